@@ -1,0 +1,154 @@
+"""``python -m benchmarks quality``: a table of fusion methods on a folder of pairs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.quality import ssim, table
+from benchmarks.quality.baselines import BASELINES
+from benchmarks.quality.folder import SUFFIXES, Fuse, Options, match, means, measure
+from runtime.errors import InputError
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand ``quality``."""
+    parser = subparsers.add_parser(
+        "quality",
+        help="quality metrics of fused pictures",
+        description="Measure fused pictures against their sources and print a table of methods, best first.",
+    )
+    parser.add_argument("--ir", type=Path, required=True, metavar="DIR", help="infrared pictures, 8-bit")
+    parser.add_argument(
+        "--vi", type=Path, required=True, metavar="DIR", help="visible pictures, read as grey luma"
+    )
+    parser.add_argument(
+        "--fused",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=DIR",
+        help="a method's name and the folder of what it made; may be repeated",
+    )
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME_OR_ONNX",
+        help="a shipped model or an ONNX file to fuse the pairs with now; may be repeated",
+    )
+    parser.add_argument(
+        "--list", type=Path, metavar="FILE", help="file names to measure, one a line (default: all)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write means and the values of every pair")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table")
+    parser.add_argument("--no-baselines", action="store_true", help=f"leave out {', '.join(BASELINES)}")
+    parser.add_argument(
+        "--stretch",
+        action="store_true",
+        help="stretch every fused picture to 0..255 first, as EMMA's published ones are",
+    )
+    parser.add_argument(
+        "--ssim",
+        choices=ssim.CONVENTIONS,
+        default="uniform",
+        help="; ".join(f"{name}: {convention}" for name, convention in ssim.CONVENTIONS.items())
+        + " (default: %(default)s)",
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
+    parser.set_defaults(run=run)
+
+
+def _fused_folders(specifications: Sequence[str]) -> dict[str, Path]:
+    folders: dict[str, Path] = {}
+    for specification in specifications:
+        name, separator, folder = specification.partition("=")
+        if not (name and separator and folder):
+            raise InputError(
+                f"--fused was given {specification}; NAME=DIR is expected: put a name for the table before"
+                " the folder"
+            )
+        _claim(name, folders, "--fused")
+        folders[name] = Path(folder)
+    return folders
+
+
+def _claim(name: str, taken: dict[str, Path] | dict[str, Fuse], option: str) -> None:
+    if name in taken or name in BASELINES:
+        raise InputError(
+            f"{option} was given the name {name} which another row or baseline has; one name a row is"
+            " expected: choose another"
+        )
+
+
+def _listed_names(path: Path) -> list[str]:
+    """File stems from a list of names with or without suffix; empty lines are skipped."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"--list was given {path}, which cannot be read ({error}); a text file of names is expected:"
+            " check the path"
+        ) from error
+    names = [Path(line).stem if Path(line).suffix.lower() in SUFFIXES else line for line in lines if line]
+    if not names:
+        raise InputError(f"--list was given {path}, which holds no names; one name a line is expected")
+    return names
+
+
+def _open_models(models: Sequence[str], folders: dict[str, Path]) -> dict[str, Fuse]:
+    """Open each model; a file's row is named by its stem."""
+    opened: dict[str, Fuse] = {}
+    if models:
+        # Imported here: measuring pictures from files needs no inference engine.
+        from runtime import Fuser
+
+        for model in models:
+            name = Path(model).stem if model.lower().endswith(".onnx") else model
+            _claim(name, folders, "--model")
+            _claim(name, opened, "--model")
+            opened[name] = Fuser.open(model=model).fuse
+    return opened
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print the table, write the files. Returns 0; raises InputError for bad input."""
+    folders = _fused_folders(args.fused)
+    if not folders and not args.model and args.no_baselines:
+        raise InputError(
+            "there is nothing to measure; --fused NAME=DIR, --model or the baselines are expected"
+        )
+    if args.workers is not None and args.workers < 1:
+        raise InputError(f"--workers was given {args.workers}; 1 or more is expected")
+    for path, option in ((args.json, "--json"), (args.csv, "--csv")):
+        if path is not None:
+            table.check_writable(path, option)
+    names = _listed_names(args.list) if args.list is not None else None
+    pairs, left_out = match(args.ir, args.vi, folders, names)
+    options = Options(not args.no_baselines, args.stretch, ssim.CONVENTIONS[args.ssim])
+    if left_out:
+        print(
+            f"{len(pairs)} names are common to all folders; {left_out} others are left out", file=sys.stderr
+        )
+
+    measured = measure(pairs, options, _open_models(args.model, folders), args.workers)
+    rows = table.with_mean_rank(means(measured))
+    fused_pictures = "stretched to 0..255 each" if options.stretched else "as given, not stretched"
+    notes = [
+        f"{len(pairs)} pairs; fused pictures {fused_pictures}; MI and CE in nats",
+        f"SSIM: {options.ssim_convention}",
+    ]
+    print(table.to_text(rows, notes))
+    if args.json is not None:
+        conventions = {
+            "pairs": len(pairs),
+            "fused_pictures": fused_pictures,
+            "ssim": str(options.ssim_convention),
+        }
+        table.write(args.json, table.to_json(rows, measured, conventions))
+    if args.csv is not None:
+        table.write(args.csv, table.to_csv(rows))
+    return 0

@@ -1,0 +1,268 @@
+"""Folders of pictures → metrics of every method on every pair, on all cores."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+
+from benchmarks.quality import ssim
+from benchmarks.quality.baselines import BASELINES
+from benchmarks.quality.images import Grey, stretch
+from benchmarks.quality.registry import evaluate
+from runtime.errors import InputError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+# Pairs waiting per worker: enough to keep it busy, few enough to hold no more pictures than needed in memory.
+QUEUED_PER_WORKER = 4
+
+Fuse: TypeAlias = Callable[[Grey, Grey], Grey]
+Values: TypeAlias = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One registered pair and what each method made of it."""
+
+    name: str
+    """The file stem that all pictures share."""
+
+    ir: Path
+    """Infrared picture."""
+
+    vi: Path
+    """Visible picture; read as grey luma."""
+
+    fused: Mapping[str, Path]
+    """Method → fused picture."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What one table is made with, the same for all its rows."""
+
+    baselines: bool = True
+    """Measure ``baselines.BASELINES`` beside the methods."""
+
+    stretched: bool = False
+    """Stretch every fused picture to 0..255 first (EMMA's convention)."""
+
+    ssim_convention: ssim.SSIMConvention = ssim.DEFAULT
+    """Window and data range of SSIM."""
+
+
+def index(folder: Path, role: str) -> dict[str, Path]:
+    """The pictures of a folder by file stem. ``role`` names the folder in errors. Raises InputError."""
+    if not folder.is_dir():
+        raise InputError(
+            f"{role} was given {folder}, which is no folder; a folder of pictures is expected: check the path"
+        )
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in SUFFIXES:
+            continue
+        if path.stem in found:
+            raise InputError(
+                f"{role} holds both {found[path.stem].name} and {path.name}; one picture a name is"
+                " expected: remove one"
+            )
+        found[path.stem] = path
+    if not found:
+        raise InputError(
+            f"{role} was given {folder}, which holds no pictures; files ending in {', '.join(SUFFIXES)}"
+            " are expected: check the path"
+        )
+    return found
+
+
+def match(
+    ir: Path, vi: Path, fused: Mapping[str, Path], names: Sequence[str] | None = None
+) -> tuple[list[Pair], int]:
+    """Pair the pictures of the folders by file stem.
+
+    With ``names``, exactly these, each of which every folder must hold. Without, all names common to all
+    folders, since methods compare only on the same pairs; the second value counts the names that some folder
+    lacks.
+
+    Raises InputError for a missing or empty folder, a name that a folder lacks, or no common name.
+    """
+    folders = {"--ir": index(ir, "--ir"), "--vi": index(vi, "--vi")}
+    methods = {name: index(folder, f"--fused {name}") for name, folder in fused.items()}
+    everything = folders | {f"--fused {name}": found for name, found in methods.items()}
+    common = set.intersection(*(set(found) for found in everything.values()))
+    if names is None:
+        if not common:
+            examples = ", ".join(f"{role} has {next(iter(found))}" for role, found in everything.items())
+            raise InputError(
+                f"the folders have no file name in common ({examples}); pictures of one pair must share"
+                " their name: rename them"
+            )
+        chosen = sorted(common)
+        left_out = len(set.union(*(set(found) for found in everything.values()))) - len(common)
+    else:
+        for name in names:
+            for role, found in everything.items():
+                if name not in found:
+                    raise InputError(
+                        f"{role} holds no picture named {name}, which --list asks for; every listed name"
+                        " is expected in every folder: add the picture or drop the name"
+                    )
+        chosen = list(dict.fromkeys(names))
+        left_out = 0
+    return [
+        Pair(
+            name,
+            folders["--ir"][name],
+            folders["--vi"][name],
+            {method: found[name] for method, found in methods.items()},
+        )
+        for name in chosen
+    ], left_out
+
+
+def read_grey(path: Path) -> Grey:
+    """Read an 8-bit picture as grey; colour by OpenCV's BGR → grey (BT.601 luma). Raises InputError."""
+    try:
+        data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); check the file and its permissions"
+        ) from error
+    # Not cv2.imread, which takes no path outside the locale's code page and prints warnings of its own.
+    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    if image is None:
+        raise InputError(
+            f"{path} is no picture that OpenCV can decode ({data.size} bytes); a PNG, JPEG, BMP or TIFF"
+            " file is expected: replace it or drop its name"
+        )
+    if image.dtype != np.uint8:
+        raise InputError(
+            f"{path} holds {image.dtype} pixels; 8 bits a channel are expected: tone-map it first"
+        )
+    if image.ndim == 3 and image.shape[2] in (3, 4):
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY if image.shape[2] == 3 else cv2.COLOR_BGRA2GRAY)
+    if image.ndim != 2:
+        raise InputError(
+            f"{path} has {image.shape[2]} channels; grey, colour or colour with alpha is expected"
+        )
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _same_size(picture: Grey, path: Path, ir: Grey, ir_path: Path) -> Grey:
+    if picture.shape != ir.shape:
+        (height, width), (ir_height, ir_width) = picture.shape, ir.shape
+        raise InputError(
+            f"{path} is {width}x{height} but {ir_path} is {ir_width}x{ir_height}; the pictures of a pair"
+            " must have one size: register and resize them first"
+        )
+    return picture
+
+
+def read_sources(pair: Pair) -> tuple[Grey, Grey]:
+    """Infrared and visible picture of a pair, grey, of one size. Raises InputError."""
+    ir = read_grey(pair.ir)
+    return ir, _same_size(read_grey(pair.vi), pair.vi, ir, pair.ir)
+
+
+def measure_pair(pair: Pair, made: Mapping[str, Grey], options: Options) -> dict[str, Values]:
+    """Metrics of all methods on one pair, ``{method: {metric: value}}``.
+
+    ``made`` holds pictures that methods made of this pair just now, beside those in files. Raises InputError
+    for what cannot be read or measured.
+    """
+    ir, vi = read_sources(pair)
+    pictures = {method: _same_size(read_grey(path), path, ir, pair.ir) for method, path in pair.fused.items()}
+    pictures |= made
+    if options.baselines:
+        pictures |= {name: fuse(ir, vi) for name, fuse in BASELINES.items()}
+    result = {}
+    for method, fused in pictures.items():
+        try:
+            result[method] = evaluate(
+                ir,
+                vi,
+                stretch(fused) if options.stretched else fused,
+                ssim_convention=options.ssim_convention,
+            )
+        except ValueError as error:
+            raise InputError(f"pair {pair.name}, method {method}: {error}") from error
+    return result
+
+
+def _start_worker() -> None:
+    # One thread a process: the processes already fill the cores.
+    cv2.setNumThreads(1)
+
+
+def _tasks(pairs: Sequence[Pair], models: Mapping[str, Fuse]) -> Iterator[tuple[Pair, dict[str, Grey]]]:
+    """Pairs with what the models make of them, made here: an inference session belongs to one process."""
+    for pair in pairs:
+        made: dict[str, Grey] = {}
+        if models:
+            ir, vi = read_sources(pair)
+            made = {name: fuse(ir, vi) for name, fuse in models.items()}
+        yield pair, made
+
+
+def _measure_in_processes(
+    tasks: Iterator[tuple[Pair, dict[str, Grey]]], options: Options, workers: int
+) -> dict[str, dict[str, Values]]:
+    """Metrics by pair, then method."""
+    results: dict[str, dict[str, Values]] = {}
+    pending: list[tuple[str, Future[dict[str, Values]]]] = []
+    # spawn: a fork would copy the locks of the threads of OpenCV and of an inference engine.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+        try:
+            for pair, made in tasks:
+                if len(pending) >= QUEUED_PER_WORKER * workers:
+                    name, future = pending.pop(0)
+                    results[name] = future.result()
+                pending.append((pair.name, pool.submit(measure_pair, pair, made, options)))
+            for name, future in pending:
+                results[name] = future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return results
+
+
+def measure(
+    pairs: Sequence[Pair],
+    options: Options,
+    models: Mapping[str, Fuse] | None = None,
+    workers: int | None = None,
+) -> dict[str, dict[str, Values]]:
+    """Metrics of all methods on all pairs, ``{method: {pair: {metric: value}}}``, in the order of ``pairs``.
+
+    ``models``: methods that fuse now, by name, each taking infrared and visible picture (H×W uint8).
+    ``workers``: processes, all cores by default; with 1 everything runs in this process. Raises InputError.
+    """
+    if not pairs:
+        raise InputError("there are no pairs to measure; at least one is expected: check folders and list")
+    processes = min(workers if workers is not None else os.cpu_count() or 1, len(pairs))
+    tasks = _tasks(pairs, models or {})
+    if processes == 1:
+        by_pair = {pair.name: measure_pair(pair, made, options) for pair, made in tasks}
+    else:
+        by_pair = _measure_in_processes(tasks, options, processes)
+    methods = by_pair[pairs[0].name]
+    return {method: {pair.name: by_pair[pair.name][method] for pair in pairs} for method in methods}
+
+
+def means(measured: Mapping[str, Mapping[str, Values]]) -> dict[str, Values]:
+    """Mean over pairs, ``{method: {metric: mean}}``, of what :func:`measure` returns."""
+    return {
+        method: {
+            metric: sum(values[metric] for values in by_pair.values()) / len(by_pair)
+            for metric in next(iter(by_pair.values()))
+        }
+        for method, by_pair in measured.items()
+    }

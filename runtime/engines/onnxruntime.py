@@ -1,0 +1,68 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from runtime.engines import Image
+from runtime.errors import InputError
+
+INPUTS, OUTPUT = ("ir", "vi"), "fused"
+
+
+class OnnxRuntimeEngine:
+    """An `Engine` (see `runtime.engines`) over an ONNX Runtime session with bound buffers."""
+
+    def __init__(self, model: Path, threads: int | None) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise InputError('onnxruntime is not installed: pip install "ufuser[cpu]"') from None
+        self._ort = onnxruntime
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        except Exception as e:  # the bindings raise a class per status code, all derived from Exception alone
+            reason = str(e).strip().splitlines()[0][:200]
+            raise InputError(f"{model} is not an ONNX file that ONNX Runtime can load: {reason}") from None
+        names = {i.name for i in self._session.get_inputs()}, {o.name for o in self._session.get_outputs()}
+        if names != (set(INPUTS), {OUTPUT}):
+            raise InputError(
+                f"{model} is no fusion model: it takes {sorted(names[0])} and gives {sorted(names[1])}, "
+                f"expected inputs ir, vi and output fused as `ufuser-export` writes them"
+            )
+        self._metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+        self._binding = self._session.io_binding()
+        self._shape: tuple[int, int] | None = None
+        self._buffers: tuple[Image, Image, Image]
+        self._values: list[object] = []  # keeps the bound OrtValues alive
+
+    @property
+    def name(self) -> str:
+        return f"ONNX Runtime {self._ort.__version__}, CPU"
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        return self._metadata
+
+    def bind(self, height: int, width: int) -> tuple[Image, Image, Image]:
+        if self._shape != (height, width):
+            ir, vi, fused = (np.zeros((1, 1, height, width), np.float32) for _ in range(3))
+            values = [self._ort.OrtValue.ortvalue_from_numpy(x) for x in (ir, vi, fused)]
+            self._binding.clear_binding_inputs()
+            self._binding.clear_binding_outputs()
+            for name, value in zip(INPUTS, values[:2], strict=True):
+                self._binding.bind_ortvalue_input(name, value)
+            self._binding.bind_ortvalue_output(OUTPUT, values[2])
+            self._values, self._buffers = values, (ir[0, 0], vi[0, 0], fused[0, 0])
+            self._shape = (height, width)
+        return self._buffers
+
+    def run(self) -> None:
+        self._session.run_with_iobinding(self._binding)

@@ -1,0 +1,130 @@
+"""A pair of pictures → the fused picture: normalise, pad, run, crop, carry the colour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.color import luma, with_chroma_of
+from runtime.engines import Engine, Image, open_engine
+from runtime.errors import InputError
+from runtime.models import find_model
+
+SMALLEST = 16
+_FULL = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
+
+
+class Fuser:
+    """Fuses infrared-visible pairs. Holds its buffers, so it serves one thread at a time."""
+
+    def __init__(self, engine: Engine, multiple: int = 8) -> None:
+        self.engine = engine
+        self._multiple = multiple
+
+    @classmethod
+    def open(
+        cls, model: str | Path = "ufuser", engine: str = "onnxruntime", threads: int | None = None
+    ) -> Fuser:
+        """Load a model.
+
+        Args:
+            model: name of a shipped model, or the path of an ONNX file written by `ufuser-export`.
+            engine: `onnxruntime`.
+            threads: CPU threads; None takes one per physical core.
+
+        Raises:
+            InputError: unknown model or engine, engine not installed, or a file that is no fusion model.
+        """
+        if threads is not None and threads < 1:
+            raise InputError(f"threads {threads}: expected at least 1")
+        path = find_model(model)
+        opened = open_engine(engine, path, threads)
+        multiple = opened.metadata.get("shape_multiple", "")
+        if not multiple.isdecimal() or int(multiple) < 1:
+            raise InputError(
+                f"{path} has no valid 'shape_multiple' in its metadata (got '{multiple}'): "
+                f"export it with `ufuser-export`"
+            )
+        return cls(opened, int(multiple))
+
+    def fuse(self, ir: NDArray[Any], vi: NDArray[Any], *, stretch: bool = False) -> NDArray[Any]:
+        """Fuse one registered pair.
+
+        Args:
+            ir: infrared, H×W or H×W×3 (its luma is taken).
+            vi: visible, H×W grey or H×W×3 BGR, of the same H and W. Each is uint8, uint16 (full scale 65535)
+                or float in [0, 1], of any size from 16×16; the two may differ in dtype.
+            stretch: spread the fused levels to the full range, picture by picture, as the paper's test script
+                does. For stills: in video it flickers.
+
+        Returns:
+            A new array in the visible picture's layout and dtype (float32 for any float). Colour is the
+            visible picture's.
+
+        Raises:
+            InputError: sizes differ or are below 16, another dtype or layout, floats that are NaN or outside
+                [0, 1].
+        """
+        ir, vi = _checked(ir, "infrared"), _checked(vi, "visible")
+        height, width = vi.shape[:2]
+        if ir.shape[:2] != (height, width):
+            raise InputError(
+                f"infrared is {ir.shape[1]}x{ir.shape[0]}, visible is {width}x{height}: expected the same size "
+                f"(--resize scales infrared to visible)"
+            )
+        down, right = -height % self._multiple, -width % self._multiple
+        into_ir, into_vi, fused = self.engine.bind(height + down, width + right)
+        for source, buffer in ((ir, into_ir), (vi, into_vi)):
+            _fill(buffer, luma(source), down, right)
+        self.engine.run()
+        level = fused[:height, :width]
+        if stretch:
+            low, high = float(level.min()), float(level.max())
+            level = (level - low) / max(high - low, 1e-6)
+        grey = _quantise(level, vi.dtype)
+        return grey if vi.ndim == 2 else with_chroma_of(grey, vi)
+
+
+def _checked(image: NDArray[Any], side: str) -> NDArray[Any]:
+    """The picture as uint8, uint16 or float32, H×W or H×W×3, or an InputError."""
+    if not isinstance(image, np.ndarray) or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+        given = f"an array of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise InputError(f"{side} is {given}: expected a NumPy array H×W (grey) or H×W×3 (BGR)")
+    if min(image.shape[:2]) < SMALLEST:
+        raise InputError(
+            f"{side} is {image.shape[1]}x{image.shape[0]}: expected at least {SMALLEST}x{SMALLEST} pixels"
+        )
+    if np.issubdtype(image.dtype, np.floating):
+        # Written so that NaN fails too.
+        if not (image.min() >= 0 and image.max() <= 1):
+            what = "NaN" if np.isnan(image).any() else f"values from {image.min():g} to {image.max():g}"
+            raise InputError(f"{side} holds {what}: expected finite floats in [0, 1]")
+        return image.astype(np.float32, copy=False)
+    if image.dtype not in _FULL:
+        raise InputError(f"{side} is {image.dtype}: expected uint8, uint16 or float in [0, 1]")
+    return image
+
+
+def _fill(buffer: Image, image: NDArray[Any], down: int, right: int) -> None:
+    """Write a grey picture into a larger buffer as float32 in [0, 1], reflecting it at the bottom and right."""
+    height, width = image.shape
+    np.multiply(image, np.float32(1 / _FULL[image.dtype]), out=buffer[:height, :width], casting="unsafe")
+    if right:
+        buffer[:height, width:] = buffer[:height, width - 2 : width - 2 - right : -1]
+    if down:
+        buffer[height:] = buffer[height - 2 : height - 2 - down : -1]
+
+
+def _quantise(level: Image, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Float levels in [0, 1] as a new array of a picture's dtype, rounded to nearest."""
+    if dtype == np.float32:
+        return np.clip(level, 0, 1)
+    if dtype == np.uint8:
+        # One pass, rounded and saturated, in C.
+        return cv2.convertScaleAbs(level, alpha=255.0)
+    scaled = level * np.float32(65535)
+    return np.clip(np.rint(scaled, out=scaled), 0, 65535).astype(np.uint16)

@@ -1,0 +1,131 @@
+"""Picture files: read with their depth and colour kept, checked for truncation, written atomically."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.errors import InputError
+from runtime.files import write_bytes
+
+READABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+WRITABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_DEPTHS: dict[str, tuple[type, ...]] = {
+    ".png": (np.uint8, np.uint16),
+    ".tif": (np.uint8, np.uint16, np.float32),
+    ".tiff": (np.uint8, np.uint16, np.float32),
+}
+_JPEG_QUALITY = 95
+
+
+def read_image(path: Path) -> NDArray[Any]:
+    """A picture as it is stored: H×W if the file is grey, else H×W×3 BGR (alpha is dropped).
+
+    uint8, uint16 or, from a float TIFF, float32.
+
+    Raises:
+        InputError: no such file, not a picture, or one that was cut off (OpenCV's decoders may show the rest
+            in grey instead of failing).
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"no file {path}: expected a picture ({', '.join(READABLE)})") from None
+    except OSError as e:
+        raise InputError(f"cannot read {path}: {e.strerror}") from None
+    if _truncated(data):
+        raise InputError(f"{path} is truncated or damaged: its data ends or breaks off after {len(data)} bytes")
+    image: NDArray[Any] | None = None
+    if data:
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+        except cv2.error:  # e.g. a header that claims more pixels than OpenCV allows
+            image = None
+    if image is None:
+        raise InputError(f"{path} cannot be read as a picture: expected a whole {', '.join(READABLE)} file")
+    return image
+
+
+def require_image_suffix(path: Path) -> None:
+    """Raise InputError unless `write_image` knows the format that the path's suffix names."""
+    if path.suffix.lower() not in WRITABLE:
+        given = f"suffix '{path.suffix}'" if path.suffix else "no suffix"
+        raise InputError(f"cannot write {path}: {given}, expected one of {', '.join(WRITABLE)} for a picture")
+
+
+def depth_kept(path: Path, dtype: np.dtype[Any]) -> bool:
+    """Whether the format of this suffix stores the dtype, so that `write_image` need not convert it."""
+    return dtype.type in _DEPTHS.get(path.suffix.lower(), (np.uint8,))
+
+
+def write_image(path: Path, image: NDArray[Any]) -> None:
+    """Write a picture, H×W or H×W×3 BGR; uint8, uint16 or float32 in [0, 1]. The suffix names the format.
+
+    A depth the format has not (see `depth_kept`) is scaled to the deepest it has, full scale to full scale:
+    PNG holds 8 and 16 bits, TIFF floats as well, JPEG and BMP 8 bits.
+
+    Raises:
+        InputError: unknown suffix, or the file cannot be written there.
+    """
+    require_image_suffix(path)
+    suffix = path.suffix.lower()
+    if not depth_kept(path, image.dtype):
+        image = _rescaled(image, np.dtype(_DEPTHS.get(suffix, (np.uint8,))[-1]))
+    options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if suffix in (".jpg", ".jpeg") else []
+    done, data = cv2.imencode(suffix, image, options)
+    if not done:
+        raise InputError(f"cannot write {path}: OpenCV cannot encode {image.shape} {image.dtype} as {suffix}")
+    write_bytes(path, data.tobytes())
+
+
+def _rescaled(image: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    full = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
+    return np.rint(image * (np.iinfo(dtype).max / full)).astype(dtype)
+
+
+def _truncated(data: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end, or a PNG fails its checksums; other formats are left to OpenCV."""
+    if data.startswith(b"\xff\xd8"):
+        return not _jpeg_ends(data)
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return not _png_ends(data)
+    return False
+
+
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+"""A marker within entropy-coded data: neither a stuffed zero nor a restart."""
+_JPEG_END = 0xD9
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Whether the JPEG's own end marker is reached, segment by segment (ITU-T T.81, annex B).
+
+    Searching for its two bytes would find those of an embedded thumbnail.
+    """
+    at = 2
+    while (marker := _JPEG_MARKER.search(data, at)) is not None:
+        if marker[1][0] == _JPEG_END:
+            return True
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    return False
+
+
+def _png_ends(data: bytes) -> bool:
+    """Whether the PNG reaches its end chunk, with the checksum right of every chunk that matters."""
+    at = 8
+    while at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        kind = data[at + 4 : at + 8]
+        critical = kind[:1].isupper()
+        if critical and zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            return False
+        if kind == b"IEND":
+            return True
+        at = end + 4
+    return False

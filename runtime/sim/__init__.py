@@ -1,0 +1,86 @@
+"""A simulated pair of cameras on a street at night, for demonstrations and tests without any hardware.
+
+    config = SimConfig.from_uri("sim://thermal?fps=9&bits=14&seed=3")
+    image, timestamp = SimCamera(config).frame(0)
+
+A visible and a thermal camera of the same seed and size see the same street, registered to the pixel and at
+the same moments. Nothing here waits or looks at a clock: whoever reads the frames sets the pace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.errors import InputError
+from runtime.sim.cameras import ThermalCamera, VisibleCamera
+from runtime.sim.config import SimConfig
+from runtime.sim.scene import Box, Scene
+from runtime.sim.timeline import Timeline
+
+__all__ = ["Box", "Scene", "SimCamera", "SimConfig", "Timeline"]
+
+Image = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+class SimCamera:
+    """One of the two cameras.
+
+    Args:
+        config: what it is and how badly it behaves.
+        scene: share one between the cameras of a pair to build the street only once (a second or two at
+            640x480). Without it the camera builds its own, which looks exactly the same.
+
+    Raises:
+        InputError: `scene` has another seed or size than `config`.
+    """
+
+    def __init__(self, config: SimConfig, scene: Scene | None = None) -> None:
+        self.config = config
+        self.timeline = Timeline(config)
+        if scene is None:
+            scene = Scene(config.seed, config.width, config.height)
+        have = (scene.seed, scene.pinhole.width, scene.pinhole.height)
+        if have != (config.seed, config.width, config.height):
+            raise InputError(
+                f"scene of seed {have[0]} at {have[1]}x{have[2]}: the camera expects "
+                f"seed {config.seed} at {config.width}x{config.height}"
+            )
+        self.scene = scene
+        self._camera: VisibleCamera | ThermalCamera
+        if config.kind == "visible":
+            self._camera = VisibleCamera(scene, config.seed)
+        else:
+            self._camera = ThermalCamera(scene, config.seed, config.bits)
+
+    def frame(self, index: int) -> tuple[Image, float]:
+        """The picture of one tick of the sensor and its stamp, whether or not the stream loses it.
+
+        Args:
+            index: tick, from 0. The same index gives the same picture, whatever was asked for before.
+
+        Returns:
+            The picture and its stamp in seconds from the start of the stream. Visible: (H, W, 3) uint8 BGR.
+            Thermal: (H, W), uint8 at 8 bits, else uint16 counts from 0 to 2**bits - 1.
+
+        Raises:
+            InputError: `index` is negative.
+        """
+        if index < 0:
+            raise InputError(f"frame {index}: frames are counted from 0")
+        shown = self.timeline.shown(index)
+        return self._camera.render(self.timeline.exposed(shown), shown), self.timeline.stamp(index)
+
+    def indices(self, start: int = 0) -> Iterator[int]:
+        """Ticks whose frames arrive, endlessly: drops and stalls are left out, so gaps can be counted."""
+        index = start
+        while True:
+            if self.timeline.delivered(index):
+                yield index
+            index += 1
+
+    def __iter__(self) -> Iterator[tuple[Image, float]]:
+        """The frames that arrive, endlessly, as `frame` gives them."""
+        return (self.frame(index) for index in self.indices())

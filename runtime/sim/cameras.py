@@ -1,0 +1,186 @@
+"""The two cameras: what a low-light colour camera and an uncooled thermal camera make of the same street.
+
+Both are pure functions of time and a frame number: the number only picks the noise.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.sim import people, vehicles
+from runtime.sim.geometry import Floats
+from runtime.sim.light import HEADLIGHT, beam_field, beams_at, lamps_at
+from runtime.sim.paint import Patch, lay
+from runtime.sim.scene import STREET_HEAT, Scene
+
+_EXPOSURE = 0.26
+"""Radiance at which the response is half way to white, squared: a fast lens at 1/25 s."""
+_READ_NOISE = 0.00085
+_SHOT_NOISE = 0.00016
+_VIGNETTE = 0.22
+"""Light lost in the corners."""
+
+_NETD = 0.06
+"""Degrees Celsius, one sigma, of the thermal camera's temporal noise."""
+_COLUMN_NOISE = 0.05
+"""Degrees Celsius, one sigma, of its fixed columns."""
+_COLDEST, _HOTTEST = -45.0, 125.0
+"""Degrees Celsius the 14 and 16-bit counts span."""
+_MIDDLE, _SLOPE = 15.5, 5.5
+"""Degrees Celsius: centre and width of the fixed 8-bit tone curve."""
+
+
+class _Grain:
+    """Sensor noise without a million draws per frame: a random window into a larger sheet of them."""
+
+    def __init__(self, seed: int, shape: tuple[int, int, int]) -> None:
+        h, w, c = shape
+        self._seed, self._shape = seed, shape
+        self._room = (97, 131)
+        rng = np.random.default_rng((seed, 11))
+        self._sheet = rng.standard_normal((h + self._room[0], w + self._room[1], c), dtype=np.float32)
+
+    def at(self, index: int) -> Floats:
+        """Unit-variance noise of one frame: (h, w, c) float32, a view."""
+        h, w, _ = self._shape
+        rng = np.random.default_rng((self._seed, 12, index))
+        y, x = int(rng.integers(self._room[0])), int(rng.integers(self._room[1]))
+        window = self._sheet[y : y + h, x : x + w]
+        flipped = window[:: 1 if rng.random() < 0.5 else -1, :: 1 if rng.random() < 0.5 else -1]
+        return np.asarray(flipped, np.float32)
+
+
+class VisibleCamera:
+    """A colour camera at night: short of light, glaring at lamps, noisy in the dark."""
+
+    def __init__(self, scene: Scene, seed: int) -> None:
+        self._scene = scene
+        w, h = scene.pinhole.width, scene.pinhole.height
+        self._grain = _Grain(seed * 2 + 1, (h, w, 3))
+        y, x = np.mgrid[0:h, 0:w].astype(np.float32)
+        r2 = ((x - w / 2) ** 2 + (y - h / 2) ** 2) / (w * w / 4 + h * h / 4)
+        self._lens: Floats = np.repeat((1.0 - _VIGNETTE * r2)[..., None], 3, axis=2).astype(np.float32)
+
+    def render(self, t: float, index: int) -> NDArray[np.uint8]:
+        """The frame at t seconds with the noise of frame `index`: (H, W, 3) uint8 BGR."""
+        light = self._light(t)
+        self._bloom(light)
+        return self._expose(light, index)
+
+    def _light(self, t: float) -> Floats:
+        scene, pinhole = self._scene, self._scene.pinhole
+        light = scene.radiance.copy()
+        cars, persons = scene.vehicles(t), scene.people(t)
+        own = {car.name: car.beam for car in cars}
+        beams = tuple(own.values())
+        if beams:
+            field = beam_field(beams, scene.coarse_points, scene.coarse_normals)
+            size = (pinhole.width, pinhole.height)
+            full = np.asarray(cv2.resize(field, size, interpolation=cv2.INTER_LINEAR), np.float32)
+            falling = cv2.merge([full * np.float32(c) for c in HEADLIGHT])
+            light += np.asarray(cv2.multiply(falling, scene.albedo), np.float32)
+        lamps = scene.layout.lamps
+        patches: list[Patch | None] = []
+        for person in persons:
+            arriving = lamps_at(lamps, (person.x, 1.1, person.z))
+            below = people.shadow(person, pinhole, arriving)
+            if below is not None:
+                lay(light, below, scene.covers)
+            glare = beams_at(beams, (person.x, 0.8, person.z))
+            patches.append(people.visible(person, pinhole, arriving, glare))
+        for car in cars:
+            below = vehicles.underneath(car, pinhole, (0.0, 0.0, 0.0), 0.85)
+            if below is not None:
+                lay(light, below, scene.covers)
+            others = tuple(beam for name, beam in own.items() if name != car.name)
+            arriving = lamps_at(lamps, (car.x, 1.0, car.z))
+            patches.append(vehicles.visible(car, pinhole, arriving, beams_at(others, (car.x, 0.8, car.z))))
+        for patch in sorted((p for p in patches if p is not None), key=lambda p: -p.depth):
+            lay(light, patch, scene.covers)
+        return np.asarray(light, np.float32)
+
+    def _bloom(self, light: Floats) -> None:
+        """Scatter in the lens: what is far brighter than white spills over its surroundings."""
+        h, w = light.shape[:2]
+        k = w / 640
+        quarter = cv2.resize(light, (max(8, w // 4), max(8, h // 4)), interpolation=cv2.INTER_AREA)
+        np.subtract(quarter, 0.5, out=quarter)
+        np.clip(quarter, 0.0, 14.0, out=quarter)
+        halo = cv2.GaussianBlur(quarter, (0, 0), max(0.6, 1.1 * k)) * np.float32(0.10)
+        small = cv2.resize(quarter, (max(4, w // 16), max(4, h // 16)), interpolation=cv2.INTER_AREA)
+        wide = cv2.GaussianBlur(small, (0, 0), max(0.6, 1.2 * k)) * np.float32(0.08)
+        wide += cv2.GaussianBlur(small, (0, 0), max(0.8, 4.0 * k)) * np.float32(0.06)
+        halo += cv2.resize(wide, (quarter.shape[1], quarter.shape[0]), interpolation=cv2.INTER_CUBIC)
+        light += cv2.resize(halo, (w, h), interpolation=cv2.INTER_LINEAR)
+
+    def _expose(self, light: Floats, index: int) -> NDArray[np.uint8]:
+        light *= self._lens
+        np.maximum(light, 0.0, out=light)
+        # Photon noise grows with the root of the light; the read-out adds its own floor.
+        sigma = cv2.sqrt(light * np.float32(_SHOT_NOISE) + np.float32(_READ_NOISE**2))
+        light += cv2.multiply(sigma, np.ascontiguousarray(self._grain.at(index)))
+        np.maximum(light, 0.0, out=light)
+        # A square root for the eye and a shoulder for the lamps.
+        toned = cv2.sqrt(cv2.divide(light, light + np.float32(_EXPOSURE)))
+        picture = cv2.convertScaleAbs(toned, alpha=258.0, beta=3.0)
+        return np.asarray(picture, np.uint8)
+
+
+class ThermalCamera:
+    """An uncooled long-wave camera of the same field of view: soft, grainy, blind to light.
+
+    `bits` 8 gives a fixed smooth tone mapping of temperature, 14 and 16 give raw counts that rise with the
+    black-body radiance of the scene.
+    """
+
+    def __init__(self, scene: Scene, seed: int, bits: int) -> None:
+        self._scene = scene
+        self._bits = bits
+        w, h = scene.pinhole.width, scene.pinhole.height
+        self._grain = _Grain(seed * 2, (h, w, 1))
+        rng = np.random.default_rng((seed, 13))
+        columns = rng.standard_normal((1, w)) * _COLUMN_NOISE
+        pixels = rng.standard_normal((h, w)) * (_COLUMN_NOISE * 0.5)
+        self._fixed: Floats = (columns + pixels).astype(np.float32)
+        self._soft = max(0.45, 0.85 * w / 640)
+
+    def temperature(self, t: float) -> Floats:
+        """Apparent temperature in front of the lens at t seconds: (H, W) float32, degrees Celsius."""
+        scene, pinhole = self._scene, self._scene.pinhole
+        heat = scene.heat.copy()
+        patches: list[Patch | None] = [people.thermal(person, pinhole) for person in scene.people(t)]
+        for car in scene.vehicles(t):
+            below = vehicles.underneath(car, pinhole, (STREET_HEAT + 5.0,), 0.6)
+            if below is not None:
+                lay(heat, below, scene.covers)
+            patches.append(vehicles.thermal(car, pinhole, STREET_HEAT))
+        for patch in sorted((p for p in patches if p is not None), key=lambda p: -p.depth):
+            lay(heat, patch, scene.covers)
+        return np.asarray(heat[..., 0], np.float32)
+
+    def render(self, t: float, index: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+        """The frame at t seconds with the noise of frame `index`: (H, W) uint8 for 8 bits, else uint16."""
+        heat = np.asarray(cv2.GaussianBlur(self.temperature(t), (0, 0), self._soft), np.float32)
+        heat += self._fixed
+        heat += self._grain.at(index)[..., 0] * np.float32(_NETD)
+        if self._bits == 8:
+            # One curve for all frames: stretching each frame by itself would flicker.
+            level = 255.0 / (1.0 + np.exp((_MIDDLE - heat) * np.float32(1.0 / _SLOPE)))
+            return np.asarray(level + 0.5, np.float32).astype(np.uint8)
+        return counts(np.asarray(heat, np.float32), self._bits)
+
+
+def counts(celsius: Floats, bits: int) -> NDArray[np.uint16]:
+    """Raw counts of a long-wave sensor for apparent temperatures: monotone, 0 .. 2**bits - 1.
+
+    Planck's law over the 8-14 um band, in the R / (exp(B / T) - F) form thermal cameras are calibrated with.
+    """
+
+    def band(c: Floats) -> NDArray[np.float64]:
+        return np.asarray(1.0 / (np.exp(1428.0 / (c.astype(np.float64) + 273.15)) - 1.0))
+
+    low, high = band(np.asarray([_COLDEST, _HOTTEST], np.float32))
+    scaled = (band(celsius) - low) / (high - low) * (2**bits - 1)
+    return np.asarray(np.clip(np.rint(scaled), 0, 2**bits - 1), np.uint16)

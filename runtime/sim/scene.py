@@ -1,0 +1,121 @@
+"""The night street: everything that can be known about it at a moment, for both cameras alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from runtime.sim import vehicles
+from runtime.sim.actors import Cast
+from runtime.sim.backdrop import render_backdrop
+from runtime.sim.furniture import Fixture, fixtures
+from runtime.sim.geometry import NEAR_Z, Floats, Pinhole
+from runtime.sim.layout import plan
+from runtime.sim.light import beams_at, lamps_at
+from runtime.sim.paint import Patch, lay
+from runtime.sim.people import Person
+from runtime.sim.surfaces import Textures
+from runtime.sim.vehicles import Vehicle
+
+STREET_HEAT = 11.5
+"""Degrees Celsius of what a parked car stands on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Where something is in the picture: ground truth for tests and overlays."""
+
+    name: str
+    """Stable over time: "dark" is the person who crosses in the dark."""
+    kind: str
+    """"person" or "vehicle"."""
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    """Pixels; may reach beyond the frame."""
+    depth: float
+    """Metres."""
+
+
+class Scene:
+    """A street of one seed at one picture size, with its static layers rendered once.
+
+    A scene is read-only after construction: both cameras of a pair can share one.
+
+    Args:
+        seed: chooses houses, colours, people and cars.
+        width, height: of the pictures, pixels.
+    """
+
+    def __init__(self, seed: int, width: int, height: int) -> None:
+        self.seed = seed
+        self.pinhole = Pinhole(width, height)
+        self.layout = plan(seed)
+        self.cast = Cast(seed, self.layout)
+        drop = render_backdrop(self.layout, Textures.of(seed), self.pinhole)
+        self.radiance: Floats = drop.radiance
+        """(H, W, 3) BGR linear light of the empty street."""
+        self.albedo: Floats = drop.albedo
+        """(H, W, 3) BGR, what headlights fall on."""
+        self.heat: Floats = drop.heat[..., None]
+        """(H, W, 1) apparent temperature of the empty street, degrees Celsius."""
+        self.coarse_points, self.coarse_normals = drop.coarse_points, drop.coarse_normals
+        standing = list(fixtures(self.layout, self.pinhole))
+        for car in self.cast.parked:
+            under = vehicles.underneath(car, self.pinhole, (0.0, 0.0, 0.0), 0.8)
+            if under is not None:
+                lay(self.radiance, under)
+            warm = vehicles.underneath(car, self.pinhole, (STREET_HEAT + 1.0 + 5.0 * car.heat,), 0.5)
+            if warm is not None:
+                lay(self.heat, warm)
+            light = lamps_at(self.layout.lamps, (car.x, 1.0, car.z))
+            dark = beams_at((), (car.x, 1.0, car.z))
+            seen = vehicles.visible(car, self.pinhole, light, dark)
+            felt = vehicles.thermal(car, self.pinhole, STREET_HEAT)
+            if seen is not None and felt is not None:
+                standing.append(Fixture(seen, felt))
+        standing.sort(key=lambda f: -f.visible.depth)
+        for fixture in standing:
+            lay(self.radiance, fixture.visible)
+            lay(self.heat, fixture.thermal)
+            dull = Patch(
+                fixture.visible.x,
+                fixture.visible.y,
+                fixture.visible.alpha[..., None] * np.float32(0.04),
+                fixture.visible.alpha,
+                fixture.visible.depth,
+            )
+            lay(self.albedo, dull)
+        self.covers: tuple[Patch, ...] = tuple(f.visible for f in standing)
+        """What stands in front of passers-by, by its coverage and depth."""
+
+    def people(self, t: float) -> list[Person]:
+        """People at t seconds, far to near."""
+        return self.cast.people(t)
+
+    def vehicles(self, t: float) -> list[Vehicle]:
+        """Moving vehicles at t seconds, far to near; those behind the camera still light the street."""
+        return self.cast.vehicles(t)
+
+    def boxes(self, t: float) -> list[Box]:
+        """Image boxes of all people and of moving vehicles wholly ahead at t seconds, far to near."""
+        out = []
+        for person in self.people(t):
+            r, top = 0.28, person.look.height
+            out.append(self._box(person.name, "person", person.x, person.z, r, top, r))
+        for car in self.vehicles(t):
+            if car.z - car.mesh.half_length > NEAR_Z:
+                out.append(
+                    self._box(car.name, "vehicle", car.x, car.z, 0.95, car.mesh.height, car.mesh.half_length)
+                )
+        return sorted(out, key=lambda b: -b.depth)
+
+    def _box(self, name: str, kind: str, x: float, z: float, r: float, top: float, half: float) -> Box:
+        corners = np.asarray(
+            [(x + dx, y, z + dz) for dx in (-r, r) for y in (0.0, top) for dz in (-half, half)], np.float32
+        )
+        uv, _ = self.pinhole.project(corners)
+        (x0, y0), (x1, y1) = uv.min(axis=0), uv.max(axis=0)
+        return Box(name, kind, float(x0), float(y0), float(x1), float(y1), z)

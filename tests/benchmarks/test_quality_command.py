@@ -1,0 +1,244 @@
+"""``python -m benchmarks quality`` as a user runs it, and the folder functions behind it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from benchmarks.quality.baselines import BASELINES
+from benchmarks.quality.command import _open_models
+from benchmarks.quality.folder import Options, match, means, measure, read_grey
+from benchmarks.quality.registry import METRICS, evaluate
+from runtime.errors import InputError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NAMES = ("a", "b", "c")
+
+
+def save(path: Path, image: npt.NDArray[np.uint8 | np.uint16]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """ir/ (PNG), vi/ (colour BMP) and fused/ with three pairs 48×56."""
+    for seed, name in enumerate(NAMES):
+        rng = np.random.default_rng(seed)
+        ir = rng.integers(0, 256, (48, 56)).astype(np.uint8)
+        vi = np.asarray(
+            cv2.GaussianBlur(rng.integers(0, 256, (48, 56, 3)).astype(np.uint8), (0, 0), 2), np.uint8
+        )
+        save(tmp_path / "ir" / f"{name}.png", ir)
+        save(tmp_path / "vi" / f"{name}.bmp", vi)
+        save(tmp_path / "fused" / f"{name}.png", np.asarray(ir // 2 + 40, dtype=np.uint8))
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks",
+        "quality",
+        "--ir",
+        str(folder / "ir"),
+        "--vi",
+        str(folder / "vi"),
+    ]
+    return subprocess.run([*command, *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+
+
+def test_prints_a_table_and_writes_it(pictures: Path) -> None:
+    (pictures / "names").write_text("a.png\n\nc\n")
+    done = run(
+        pictures, "--fused", f"mine={pictures / 'fused'}", "--list", str(pictures / "names"),
+        "--json", str(pictures / "out.json"), "--csv", str(pictures / "out.csv"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["method", *METRICS, "mean", "rank"]
+    rows = {line.split()[0]: line.split()[1:] for line in lines[1:5]}
+    assert set(rows) == {"mine", *BASELINES}
+    assert all(any(row[column].endswith("*") for row in rows.values()) for column in range(len(METRICS) + 1))
+    best_rank = [float(row[-1].rstrip("*")) for row in rows.values()]
+    assert best_rank == sorted(best_rank)
+    assert "2 pairs" in done.stdout
+    assert "data range 255" in done.stdout
+
+    report = json.loads((pictures / "out.json").read_text())
+    assert set(report["methods"]["mine"]["pairs"]) == {"a", "c"}
+    ir, vi, fused = (read_grey(pictures / path) for path in ("ir/a.png", "vi/a.bmp", "fused/a.png"))
+    assert report["methods"]["mine"]["pairs"]["a"] == pytest.approx(evaluate(ir, vi, fused))
+
+    with (pictures / "out.csv").open() as file:
+        table = {row["method"]: row for row in csv.DictReader(file)}
+    mine = report["methods"]["mine"]
+    assert float(table["mine"]["VIF"]) == pytest.approx(mine["mean"]["VIF"], rel=1e-5)
+    assert float(table["mine"]["mean_rank"]) == pytest.approx(mine["mean_rank"], rel=1e-5)
+    assert sorted(path.name for path in pictures.glob(".*")) == []
+
+
+def test_says_what_it_leaves_out_and_how_it_measures(pictures: Path) -> None:
+    (pictures / "fused" / "b.png").unlink()
+    done = run(
+        pictures, "--fused", f"mine={pictures / 'fused'}", "--no-baselines", "--stretch", "--ssim", "printed",
+        "--workers", "1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "2 names are common to all folders; 1 others are left out\n"
+    assert "stretched to 0..255 each" in done.stdout
+    assert "data range 2\n" in done.stdout
+    assert "maximum" not in done.stdout
+
+
+def _remove_ir(folder: Path) -> None:
+    (folder / "ir").rename(folder / "elsewhere")
+
+
+def _rename_all(folder: Path) -> None:
+    for path in (folder / "vi").iterdir():
+        path.rename(path.with_name(f"other_{path.name}"))
+
+
+def _other_size(folder: Path) -> None:
+    save(folder / "fused" / "b.png", np.zeros((40, 56), dtype=np.uint8))
+
+
+def _garbage(folder: Path) -> None:
+    (folder / "vi" / "b.bmp").write_bytes(b"no picture")
+
+
+def _empty_file(folder: Path) -> None:
+    (folder / "vi" / "b.bmp").write_bytes(b"")
+
+
+def _sixteen_bits(folder: Path) -> None:
+    save(folder / "ir" / "b.png", np.full((48, 56), 30000, dtype=np.uint16))
+
+
+def _two_of_a_name(folder: Path) -> None:
+    save(folder / "ir" / "b.bmp", np.zeros((48, 56), dtype=np.uint8))
+
+
+def _tiny(folder: Path) -> None:
+    for path in (folder / "ir" / "b.png", folder / "vi" / "b.bmp", folder / "fused" / "b.png"):
+        save(path, np.zeros((40, 56), dtype=np.uint8))
+
+
+def _nothing(folder: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("spoil", "arguments", "words"),
+    [
+        (_remove_ir, [], ["--ir", "no folder"]),
+        (_rename_all, [], ["no file name in common", "other_a", "rename"]),
+        (_other_size, [], ["56x40", "56x48", "one size", "b.png"]),
+        (_garbage, [], ["b.bmp", "decode", "10 bytes"]),
+        (_nothing, ["--fused", "nameless"], ["nameless", "NAME=DIR"]),
+        (_nothing, ["--list", "{folder}/missing"], ["--list", "missing"]),
+        (_nothing, ["--csv", "{folder}/missing/out.csv"], ["--csv", "existing folder"]),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    pictures: Path, spoil: Callable[[Path], None], arguments: list[str], words: list[str]
+) -> None:
+    spoil(pictures)
+    done = run(
+        pictures, "--fused", f"mine={pictures / 'fused'}", *(a.format(folder=pictures) for a in arguments)
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_empty_file, "0 bytes"),
+        (_sixteen_bits, "uint16"),
+        (_two_of_a_name, "both b.bmp and b.png"),
+        (_tiny, "pair b, method mine: VIF .* at least 41"),
+    ],
+)
+def test_other_bad_pictures_are_named(pictures: Path, spoil: Callable[[Path], None], words: str) -> None:
+    spoil(pictures)
+    with pytest.raises(InputError, match=words):
+        pairs, _ = match(pictures / "ir", pictures / "vi", {"mine": pictures / "fused"})
+        measure(pairs, Options(), workers=1)
+
+
+def test_every_listed_name_must_be_everywhere(pictures: Path) -> None:
+    (pictures / "fused" / "b.png").unlink()
+    with pytest.raises(InputError, match="--fused mine holds no picture named b"):
+        match(pictures / "ir", pictures / "vi", {"mine": pictures / "fused"}, ["a", "b"])
+    pairs, left_out = match(pictures / "ir", pictures / "vi", {"mine": pictures / "fused"}, ["c", "a", "c"])
+    assert [pair.name for pair in pairs] == ["c", "a"]
+    assert left_out == 0
+
+
+def test_processes_give_what_one_process_gives(pictures: Path) -> None:
+    pairs, _ = match(pictures / "ir", pictures / "vi", {"mine": pictures / "fused"})
+    # A closure cannot be pickled: it must run on this side of the processes.
+    models = {"darker": lambda ir, vi: np.asarray(np.minimum(ir, vi), dtype=np.uint8)}
+    one, two = (measure(pairs, Options(), models, workers) for workers in (1, 2))
+    assert one == two
+    assert list(one) == ["mine", "darker", *BASELINES]
+    assert list(one["darker"]) == list(NAMES)
+    assert means(one)["mine"]["EN"] == pytest.approx(
+        np.mean([values["EN"] for values in one["mine"].values()])
+    )
+
+
+def test_an_error_leaves_no_process_waiting(pictures: Path) -> None:
+    _garbage(pictures)
+    pairs, _ = match(pictures / "ir", pictures / "vi", {})
+    with pytest.raises(InputError, match=r"b\.bmp"):
+        measure(pairs, Options(), workers=2)
+
+
+def test_models_are_opened_by_name_or_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    class Fuser:
+        """Stands for the runtime's: this room only relies on ``open(model=…)`` and ``fuse(ir, vi)``."""
+
+        @classmethod
+        def open(cls, model: str) -> Fuser:
+            opened.append(model)
+            return cls()
+
+        def fuse(self, ir: npt.NDArray[np.uint8], vi: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+            return np.minimum(ir, vi)
+
+    monkeypatch.setattr("runtime.Fuser", Fuser, raising=False)
+    assert list(_open_models(["lite", "folder/mine.onnx"], {})) == ["lite", "mine"]
+    assert opened == ["lite", "folder/mine.onnx"]
+    with pytest.raises(InputError, match="mine"):
+        _open_models(["folder/mine.onnx"], {"mine": Path("fused")})
+    with pytest.raises(InputError, match="maximum"):
+        _open_models(["maximum.onnx"], {})
+
+
+def test_colour_is_read_as_luma(tmp_path: Path) -> None:
+    colour = np.zeros((4, 4, 3), dtype=np.uint8)
+    colour[..., 1] = 200
+    save(tmp_path / "green.png", colour)
+    assert read_grey(tmp_path / "green.png").tolist() == np.full((4, 4), round(0.587 * 200)).tolist()
+    save(tmp_path / "alpha.png", np.dstack([colour, np.full((4, 4), 9, dtype=np.uint8)]))
+    assert read_grey(tmp_path / "alpha.png").tolist() == read_grey(tmp_path / "green.png").tolist()

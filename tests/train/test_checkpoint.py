@@ -1,0 +1,226 @@
+"""Checkpoints: what goes in comes out; released files come in whole or not at all, and run nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor
+
+from train.__main__ import main
+from train.checkpoint import import_release, load_model, read_checkpoint, save_checkpoint, write_atomically
+from train.errors import InputError
+from train.models.ufuser import UFuser
+
+State = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def weights() -> State:
+    torch.manual_seed(0)
+    return UFuser().state_dict()
+
+
+@pytest.fixture
+def released(tmp_path: Path) -> Callable[[object], Path]:
+    """A file as a release would hold it."""
+
+    def write(content: object) -> Path:
+        torch.save(content, tmp_path / "release.pth")
+        return tmp_path / "release.pth"
+
+    return write
+
+
+def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def refused(capsys: pytest.CaptureFixture[str], release: Path, out: Path) -> str:
+    """The one line that an import ends with; nothing may be left of `out`."""
+    before = sorted(out.parent.iterdir()) if out.parent.is_dir() else None
+    assert main(["import", str(release), "--out", str(out)]) == 2
+    assert (sorted(out.parent.iterdir()) if out.parent.is_dir() else None) == before
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    return said
+
+
+def test_round_trip(tmp_path: Path, weights: State) -> None:
+    path = tmp_path / "x.safetensors"
+    model = UFuser().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.load_state_dict(weights)
+    save_checkpoint(path, model.state_dict(), "ufuser", 'name = "é"\n', {"step": 3})
+    state, metadata = read_checkpoint(path)
+    assert same(state, weights)
+    assert (metadata["model"], metadata["recipe"]) == ("ufuser", 'name = "é"\n')
+    assert json.loads(metadata["notes"]) == {"step": 3}
+    loaded, _ = load_model(path, "ufuser")
+    assert same(loaded.state_dict(), weights)
+    assert not loaded.training
+    assert os.listdir(tmp_path) == ["x.safetensors"]
+
+
+def test_import_through_the_command(reference: Path, tmp_path: Path) -> None:
+    release, out = reference / "ufuser_release_layout.pth", tmp_path / "x.safetensors"
+    command = [sys.executable, "-m", "train", "import", str(release), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ufuser, 1,517,657 parameters" in done.stdout
+    content = torch.load(release, weights_only=True)
+    content = content.get("model", content)
+    state, metadata = read_checkpoint(out)
+    assert same(state, {k.removeprefix("module."): v for k, v in content.items()})
+    assert json.loads(metadata["notes"])["imported_from"] == "ufuser_release_layout.pth"
+
+
+def test_import_refused_by_the_command(tmp_path: Path) -> None:
+    out = tmp_path / "x.safetensors"
+    command = [sys.executable, "-m", "train", "import", str(tmp_path / "none.pth"), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: no file {tmp_path / 'none.pth'}: expected a released checkpoint (.pth)\n"
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("wrap", [None, "model", "state_dict", "params"])
+def test_wrapped_releases(
+    released: Callable[[object], Path], weights: State, wrap: str | None, prefix: str
+) -> None:
+    state = {prefix + k: v for k, v in weights.items()}
+    path = released(state if wrap is None else {wrap: state, "epoch": 3})
+    assert same(import_release(path, "ufuser"), weights)
+
+
+def test_half_precision_and_shared_memory_come_in_as_own_float32(
+    released: Callable[[object], Path], weights: State, tmp_path: Path
+) -> None:
+    state = {k: v.half() for k, v in weights.items()}
+    state["f_1.GlobalFeature.norm2.body.weight"] = state["f_1.GlobalFeature.norm1.body.weight"]
+    out = tmp_path / "x.safetensors"
+    assert main(["import", str(released(state)), "--out", str(out)]) == 0
+    assert same(read_checkpoint(out)[0], {k: v.half().float() for k, v in weights.items()})
+
+
+def test_keys_that_do_not_fit_are_listed(
+    released: Callable[[object], Path], weights: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = list(weights)
+    state = {k: v for k, v in weights.items() if k not in names[:6]} | {"extra.weight": torch.zeros(1)}
+    state[names[8]] = torch.zeros(3, 2)
+    said = refused(capsys, released(state), tmp_path / "x.safetensors")
+    assert f"6 missing ({', '.join(names[:5])}, …)" in said
+    assert "1 unexpected (extra.weight)" in said
+    assert f"1 wrongly shaped ({names[8]} [3, 2] instead of {list(weights[names[8]].shape)})" in said
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(
+    released: Callable[[object], Path],
+    weights: State,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    value: float,
+) -> None:
+    bad = weights["last.0.bias"].clone().fill_(value)
+    said = refused(capsys, released(weights | {"last.0.bias": bad}), tmp_path / "x.safetensors")
+    assert "not finite: last.0.bias" in said
+
+
+class _Trap:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_release_is_not_run(
+    tmp_path: Path, weights: State, capsys: pytest.CaptureFixture[str], zipped: bool
+) -> None:
+    release, sprung = tmp_path / "release.pth", tmp_path / "sprung"
+    torch.save({"model": weights, "trap": _Trap(sprung)}, release, _use_new_zipfile_serialization=zipped)
+    assert "cannot read" in refused(capsys, release, tmp_path / "x.safetensors")
+    assert not sprung.exists()
+    torch.load(release, weights_only=False)
+    assert sprung.exists()  # the trap does work
+
+
+@pytest.mark.parametrize("content", [{"model": [1, 2]}, [torch.zeros(1)], {"epoch": 3}, 7])
+def test_a_file_without_a_state_dict(
+    released: Callable[[object], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], content: object
+) -> None:
+    assert "holds no state dict" in refused(capsys, released(content), tmp_path / "x.safetensors")
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=st.floats(0, 0.999), start=st.binary(max_size=40))
+def test_broken_files_are_refused(tmp_path: Path, weights: State, cut: float, start: bytes) -> None:
+    broken, whole = tmp_path / "broken.pth", tmp_path / "whole.pth"
+    if not whole.exists():
+        torch.save(weights, whole)
+        save_checkpoint(tmp_path / "whole.safetensors", weights, "ufuser", "", {})
+    data = whole.read_bytes()
+    for content in (data[: int(cut * len(data))], start):
+        broken.write_bytes(content)
+        with pytest.raises(InputError, match=r"broken\.pth"):
+            import_release(broken, "ufuser")
+    data = (tmp_path / "whole.safetensors").read_bytes()
+    for content in (data[: int(cut * len(data))], start):
+        broken.write_bytes(content)
+        with pytest.raises(InputError, match=r"broken\.pth is not a readable safetensors file"):
+            read_checkpoint(broken)
+
+
+def test_foreign_safetensors_and_other_models(tmp_path: Path, weights: State) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file(weights, path)
+    with pytest.raises(InputError, match="not a checkpoint of ours"):
+        read_checkpoint(path)
+    save_checkpoint(path, weights, "ufuser", "", {})
+    with pytest.raises(InputError, match="holds the model 'ufuser', expected 'lite'"):
+        load_model(path, "lite")
+    save_checkpoint(path, weights, "later", "", {})
+    with pytest.raises(InputError, match="unknown model 'later'"):
+        load_model(path)
+    with pytest.raises(InputError, match="no checkpoint"):
+        load_model(tmp_path / "none.safetensors")
+
+
+def test_places_that_cannot_be_written(
+    released: Callable[[object], Path], weights: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release = released(weights)
+    (tmp_path / "taken.safetensors").mkdir()
+    (tmp_path / "file").touch()
+    for out in ("none/x.safetensors", "file/x.safetensors", "taken.safetensors", "x" * 300 + ".safetensors"):
+        assert "cannot write" in refused(capsys, release, tmp_path / out)
+    assert "expected a name ending in .safetensors" in refused(capsys, release, tmp_path / "x.pth")
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x"
+    write_atomically(path, b"old")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x"]

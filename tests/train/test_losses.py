@@ -1,0 +1,129 @@
+"""The direct loss: zero where it must be, finite where a picture holds nothing, pulling the right way."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from train.losses import DirectLoss, intensity_target, sobel, stronger_gradient, structure_map
+from train.models.ufuser import UFuser
+from train.recipe import LossRecipe
+
+SIZE = (1, 1, 24, 32)
+
+
+def noise(seed: int) -> Tensor:
+    return torch.rand(SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+IMAGES = {
+    "black": torch.zeros(SIZE),
+    "white": torch.ones(SIZE),
+    "grey": torch.full(SIZE, 0.37),
+    "noise": noise(1),
+    "step": torch.linspace(0, 1, 32).round().expand(SIZE).contiguous(),
+}
+
+
+def test_a_unit_step_has_gradient_one_and_a_flat_border_none() -> None:
+    across, down = sobel(IMAGES["step"])[0]
+    assert across.max() == 1
+    assert across[:, :14].abs().max() == 0
+    assert across[:, 18:].abs().max() == 0
+    assert down.abs().max() == 0
+    assert torch.equal(sobel(IMAGES["step"].mT)[0, 1].T, across)  # the other direction alike
+
+
+def test_the_stronger_gradient_keeps_its_sign_and_its_source() -> None:
+    falling = 1 - IMAGES["step"]
+    weak = 0.3 * noise(2).mul(0.1)
+    assert torch.equal(stronger_gradient(falling, torch.zeros(SIZE)), sobel(falling))
+    chosen = stronger_gradient(falling, weak)
+    edge = sobel(falling)[:, :1].abs() > 0.5
+    assert torch.equal(chosen[:, :1][edge], sobel(falling)[:, :1][edge])
+    assert torch.equal(chosen[..., :8], sobel(weak)[..., :8])
+
+
+def test_structure_is_one_for_the_same_picture_at_any_level_and_falls_with_contrast() -> None:
+    x = noise(3)
+    assert structure_map(x, x).sub(1).abs().max() < 1e-5
+    assert structure_map(x * 0.5 + 0.2, x * 0.5).sub(1).abs().max() < 1e-3
+    assert structure_map(x * 0.2, x).mean() < 0.5
+    assert structure_map(1 - x, x).mean() < -0.9
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.5])
+def test_intensity_target_lies_between_visible_and_the_maximum(exponent: float) -> None:
+    ir, vi = noise(4), noise(5)
+    target = intensity_target(ir, vi, exponent)
+    assert (target >= vi).all()
+    assert (target <= torch.maximum(ir, vi) + 1e-6).all()
+    assert torch.equal(target[ir <= vi], vi[ir <= vi])
+    hot = torch.ones(SIZE)  # saturated infrared arrives whole, whatever the exponent
+    torch.testing.assert_close(intensity_target(hot, vi, exponent), hot)
+    if exponent == 0:
+        torch.testing.assert_close(target, torch.maximum(ir, vi))
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_all_terms_vanish_where_all_three_images_are_one(name: str) -> None:
+    x = IMAGES[name]
+    terms = DirectLoss(LossRecipe(infrared_exponent=1.5))(x, x, x)
+    assert set(terms) == {"intensity", "gradient", "ssim"}
+    assert terms["intensity"] == 0
+    assert terms["gradient"] == 0
+    assert abs(terms["ssim"].item()) < 1e-3  # float32 leaves 1e-7 of a variance, against C2 = 9e-4
+
+
+def test_each_term_sees_its_own_fault_and_carries_its_weight() -> None:
+    ir, vi = torch.zeros(SIZE), 0.5 * noise(6)
+    recipe = LossRecipe(intensity=2.0, gradient=3.0, ssim=5.0)
+    level = DirectLoss(recipe)(vi + 0.25, ir, vi)  # right detail at another level
+    assert level["intensity"].item() == pytest.approx(2 * 0.25, rel=1e-5)
+    assert level["gradient"].item() == pytest.approx(0, abs=1e-5)
+    assert level["ssim"].item() == pytest.approx(0, abs=1e-2)
+    flat = DirectLoss(recipe)(torch.full(SIZE, 0.25), ir, vi)  # right level without detail
+    assert flat["gradient"].item() == pytest.approx(3 * sobel(vi).abs().mean().item(), rel=1e-5)
+    assert flat["ssim"].item() > 4
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.5])
+@pytest.mark.parametrize(("fused", "ir", "vi"), list(itertools.product(IMAGES, repeat=3)))
+def test_values_and_gradients_are_finite(fused: str, ir: str, vi: str, exponent: float) -> None:
+    picture = IMAGES[fused].clone().requires_grad_()
+    terms = DirectLoss(LossRecipe(infrared_exponent=exponent))(picture, IMAGES[ir], IMAGES[vi])
+    torch.stack(list(terms.values())).sum().backward()
+    assert all(torch.isfinite(t) and t > -1e-3 for t in terms.values())
+    assert picture.grad is not None
+    assert torch.isfinite(picture.grad).all()
+
+
+def test_the_gradient_leads_to_the_target() -> None:
+    ir, vi = noise(7), 0.3 * noise(8)
+    fused = torch.full(SIZE, 0.5, requires_grad=True)
+    loss = DirectLoss(LossRecipe())
+    optimizer = torch.optim.Adam([fused], 0.02)
+    first = None
+    for _ in range(40):
+        optimizer.zero_grad()
+        total = torch.stack(list(loss(fused, ir, vi).values())).sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        first = total.item() if first is None else first
+    assert first is not None
+    assert total.item() < 0.5 * first
+
+
+@pytest.mark.parametrize("name", ["black", "white", "grey"])
+def test_a_featureless_pair_trains_every_weight_without_nan(name: str) -> None:
+    torch.manual_seed(0)
+    model, x = UFuser(), IMAGES[name]
+    torch.stack(
+        list(DirectLoss(LossRecipe(infrared_exponent=1.5))(model(x, x), x, x).values())
+    ).sum().backward()
+    gradients = {k: p.grad for k, p in model.named_parameters()}
+    assert [k for k, g in gradients.items() if g is None or not torch.isfinite(g).all()] == []
+    assert any(g.abs().max() > 0 for g in gradients.values() if g is not None)

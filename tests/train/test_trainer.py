@@ -1,0 +1,270 @@
+"""Training runs: what they leave, that killing one costs nothing, that two don't mix."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from train.__main__ import main
+from train.checkpoint import load_model, read_checkpoint
+from train.errors import InputError
+from train.losses import DirectLoss
+from train.recipe import OptimRecipe, load_recipe
+from train.trainer import Run, Trainer, learning_rate, pad_to_multiple, panel
+
+
+def arguments(project: Path, *more: str, out: str = "out") -> list[str]:
+    words = ["direct", "--recipe", "tiny.toml", "--data", "data", "--out", out]
+    paths = {"tiny.toml", "data", out}
+    return [str(project / w) if w in paths else w for w in words] + ["--threads", "1", *more]
+
+
+def start(project: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "train", *arguments(project, *more)]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # As from a shell's foreground: a test run in the background would hand down an ignored Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, f"no {path.name} within two minutes"
+        time.sleep(0.002)
+
+
+def table(out: Path) -> list[dict[str, str]]:
+    with (out / "log.csv").open(newline="") as f:
+        return list(csv.DictReader(f))
+
+
+def change(project: Path, old: str, new: str) -> None:
+    text = (project / "tiny.toml").read_text(encoding="utf-8")
+    assert old in text
+    (project / "tiny.toml").write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_a_run_killed_and_resumed_is_the_unbroken_run_bit_for_bit(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(project, out="unbroken")) == 0
+    unbroken, out = project / "unbroken", project / "out"
+    said = capsys.readouterr().out
+    assert "tiny: ufuser, 3 pairs to train on, 1 to validate" in said
+    assert str(unbroken / "best.safetensors") in said
+
+    # What a run leaves.
+    rows = table(unbroken)
+    assert [row["step"] for row in rows] == ["2", "4", "6"]
+    for row in rows:
+        parts = [float(v) for k, v in row.items() if k.startswith("validation_")]
+        assert sum(parts) == pytest.approx(float(row["validation"]))
+    model, metadata = load_model(unbroken / "best.safetensors", "ufuser")
+    assert metadata["recipe"] == (project / "tiny.toml").read_text(encoding="utf-8")
+    best = min(rows, key=lambda row: float(row["validation"]))
+    notes = json.loads(metadata["notes"])
+    assert notes["step"] == int(best["step"])
+    assert notes["validation_loss"] == pytest.approx(float(best["validation"]), abs=1e-6)
+    shown = cv2.imread(str(unbroken / "panel.png"), cv2.IMREAD_UNCHANGED)
+    assert shown is not None
+    assert shown.shape == (400 * 43 // 50, 3 * 400)
+    assert sorted(p.name for p in unbroken.iterdir()) == [
+        "best.safetensors",
+        "last.pt",
+        "log.csv",
+        "panel.png",
+    ]
+    assert not model.training
+
+    # A real process, killed after its first checkpoint.
+    process = start(project)
+    wait_for(out / "last.pt", process)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert torch.load(out / "last.pt", weights_only=True)["step"] < 6
+
+    assert main(arguments(project, "--resume")) == 0
+    assert (out / "log.csv").read_bytes() == (unbroken / "log.csv").read_bytes()
+    weights, kept = (read_checkpoint(folder / "best.safetensors")[0] for folder in (out, unbroken))
+    assert weights.keys() == kept.keys()
+    assert all(torch.equal(weights[k], kept[k]) for k in weights)
+
+    # A finished run resumed has nothing left to do.
+    assert main(arguments(project, "--resume")) == 0
+    assert (out / "log.csv").read_bytes() == (unbroken / "log.csv").read_bytes()
+
+
+def test_ctrl_c_ends_with_one_line_and_130_and_runs_do_not_mix(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = project / "out"
+    process = start(project)
+    wait_for(out / "last.pt", process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == f"interrupted: --resume goes on from the last checkpoint in {out}"
+    assert "Traceback" not in said
+    assert not list(out.glob(".*.partial"))
+
+    state = (out / "last.pt").read_bytes()
+    assert main(arguments(project)) == 2
+    assert f"{out} already holds a run: give --resume" in capsys.readouterr().err
+
+    change(project, "warmup = 2", "warmup = 3")
+    assert main(arguments(project, "--resume")) == 2
+    assert "was trained by another recipe" in capsys.readouterr().err
+    change(project, "warmup = 3", "warmup = 2")
+
+    for broken in (b"", state[: len(state) // 2], b"not a checkpoint"):
+        (out / "last.pt").write_bytes(broken)
+        assert main(arguments(project, "--resume")) == 2
+        assert f"cannot read {out / 'last.pt'}" in capsys.readouterr().err
+    torch.save({"epoch": 3}, out / "last.pt")
+    assert main(arguments(project, "--resume")) == 2
+    assert "is no state of a training run" in capsys.readouterr().err
+
+
+def test_ctrl_c_before_the_first_checkpoint(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: Trainer) -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "run", interrupted)
+    assert main(arguments(project)) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--resume"], "nothing to resume"),
+        (["--threads", "0"], "--threads 0: expected at least 1"),
+        (["--device", "abacus"], "--device abacus is not usable"),
+        (["--device", "cuda:99"], "--device cuda:99 is not usable"),
+        (["--data", "nowhere"], "no folder nowhere"),
+        (["--recipe", "none.toml"], "cannot read recipe none.toml"),
+        (["--out", __file__], f"cannot make the folder {__file__}"),
+    ],
+    ids=lambda x: x[0] if isinstance(x, list) else "",
+)
+def test_bad_arguments_end_in_one_line_and_leave_nothing(
+    project: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+) -> None:
+    before = sorted(project.iterdir())
+    assert main(arguments(project, *more)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert said in error
+    assert error.count("\n") == 1
+    assert sorted(project.iterdir()) == before
+
+
+def test_an_unknown_model_in_the_recipe(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(project, '"ufuser"', '"unet"')
+    assert main(arguments(project)) == 2
+    assert "unknown model 'unet': expected one of" in capsys.readouterr().err
+
+
+class Blend(nn.Module):
+    """The smallest fusion network with everything a trainer must carry: weights and running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(2, 1, 1)
+        self.norm = nn.BatchNorm2d(1)
+
+    def forward(self, ir: torch.Tensor, vi: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.mix(torch.cat((ir, vi), 1))).sigmoid()  # type: ignore[no-any-return]
+
+
+def small_run(project: Path) -> Run:
+    from train.data import find_pairs, split_pairs
+
+    recipe = load_recipe(project / "tiny.toml")
+    training, validation = split_pairs(find_pairs(project / "data"), project / "validation.txt")
+    return Run(recipe, training, validation, project / "out", torch.device("cpu"), resume=False)
+
+
+def test_running_statistics_are_kept_with_the_averaged_weights(project: Path) -> None:
+    run, model = small_run(project), Blend()
+    Trainer(run, model, DirectLoss(run.recipe.loss)).run()
+    state = torch.load(project / "out" / "last.pt", weights_only=True)
+    assert torch.equal(state["average"]["norm.running_mean"], state["model"]["norm.running_mean"])
+    assert state["average"]["norm.num_batches_tracked"] == 6
+    assert not torch.equal(state["average"]["mix.weight"], state["model"]["mix.weight"])
+
+
+def test_training_lowers_the_loss(project: Path) -> None:
+    change(project, "steps = 6", "steps = 60")
+    change(project, "validate_every = 2", "validate_every = 20")
+    change(project, "warmup = 2", "warmup = 2\nlearning_rate = 0.05")
+    torch.manual_seed(0)
+    run = small_run(project)
+    best = Trainer(run, Blend(), DirectLoss(run.recipe.loss)).run()
+    rows = table(project / "out")
+    assert best == min(float(row["validation"]) for row in rows)
+    assert best < 0.95 * float(rows[0]["validation"])
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_are_lost(project: Path) -> None:
+    run, model = small_run(project), Blend()
+    before = model.mix.weight.detach().clone()
+
+    def poisoned(*images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"nan": images[0].mean() * float("nan")}
+
+    with pytest.raises(InputError, match="gradient is not finite at step 0: lower the learning rate"):
+        Trainer(run, model, poisoned).run()
+    assert torch.equal(model.mix.weight, before)
+
+
+def test_the_learning_rate_warms_up_and_decays_to_a_hundredth() -> None:
+    optim = OptimRecipe(steps=1000, warmup=10, learning_rate=2.0)
+    rates = [learning_rate(step, optim) for step in range(1001)]
+    assert rates[0] == pytest.approx(0.2)
+    assert max(rates) == rates[9] == rates[10] == 2.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[505] == pytest.approx(1.01)
+    assert rates[1000] == pytest.approx(0.02)
+    assert learning_rate(0, OptimRecipe(steps=5, warmup=0, learning_rate=1.0)) == 1.0
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 24), (23, 31)])
+def test_padding_reflects_at_the_far_borders_only(size: tuple[int, int]) -> None:
+    x = torch.rand(1, 1, *size)
+    padded = pad_to_multiple(x)
+    assert padded.shape[-2] % 8 == padded.shape[-1] % 8 == 0
+    assert all(0 <= p - s < 8 for p, s in zip(padded.shape[-2:], size, strict=True))
+    assert torch.equal(padded[..., : size[0], : size[1]], x)
+    if size[0] % 8:
+        assert torch.equal(padded[..., size[0], : size[1]], x[..., size[0] - 2, :])
+
+
+def test_the_panel_has_a_row_a_pair_and_does_not_wrap_around() -> None:
+    rows = [[np.full((20, 40), v, np.float32) for v in (-0.5, 0.5, 1.5)] for _ in range(2)]
+    shown = cv2.imdecode(np.frombuffer(panel(rows, width=40), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert shown is not None
+    assert shown.shape == (40, 120)
+    assert [int(shown[0, x]) for x in (0, 60, 119)] == [0, 128, 255]
+    wide = [[np.zeros((16, 20_000), np.float32)] * 3]
+    assert cv2.imdecode(np.frombuffer(panel(wide), np.uint8), cv2.IMREAD_UNCHANGED) is not None

@@ -1,0 +1,1 @@
+"""Training: networks, losses, data, checkpoints. PyTorch lives here and in export/."""

@@ -1,0 +1,79 @@
+"""Losses on images B×1×H×W in [0, 1]."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .recipe import LossRecipe
+
+
+def sobel(x: Tensor) -> Tensor:
+    """Horizontal and vertical Sobel gradient, B×2×H×W; a unit step gives 1. Reflected borders."""
+    across = (
+        torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], dtype=x.dtype, device=x.device)
+        / 4
+    )
+    return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), torch.stack((across, across.T))[:, None])
+
+
+def stronger_gradient(ir: Tensor, vi: Tensor) -> Tensor:
+    """At each pixel the gradient, signed, of the source where it is longer."""
+    gi, gv = sobel(ir), sobel(vi)
+    longer = gi.square().sum(1, keepdim=True) > gv.square().sum(1, keepdim=True)
+    return torch.where(longer, gi, gv)
+
+
+def _variances(x: Tensor, y: Tensor, window: int = 7) -> tuple[Tensor, Tensor, Tensor]:
+    """Variance of x, of y and their covariance in uniform windows (valid part only)."""
+
+    def mean(t: Tensor) -> Tensor:
+        return F.avg_pool2d(t, window, stride=1)
+
+    mx, my = mean(x), mean(y)
+    return (mean(x * x) - mx * mx).clamp_min(0), (mean(y * y) - my * my).clamp_min(0), mean(x * y) - mx * my
+
+
+def structure_map(x: Tensor, y: Tensor) -> Tensor:
+    """SSIM's contrast and structure factors (Wang et al. 2004, C2 for a data range of 1).
+
+    The luminance factor is left out: the level is the intensity term's, and asking for both sources' level
+    at once gives their grey mean.
+    """
+    var_x, var_y, covariance = _variances(x, y)
+    c2 = 0.03**2
+    return (2 * covariance + c2) / (var_x + var_y + c2)
+
+
+def intensity_target(ir: Tensor, vi: Tensor, exponent: float) -> Tensor:
+    """v + i^p (i − v)₊: the pixel maximum for p = 0.
+
+    For p > 0 infrared lifts the visible picture the more, the warmer it is: bright targets stay bright, and
+    the mid-grey background of a thermal picture no longer turns a night's blacks into haze.
+    """
+    lift = (ir - vi).clamp_min(0)
+    return vi + lift if exponent == 0 else vi + ir.pow(exponent) * lift
+
+
+class DirectLoss(nn.Module):
+    """Fused image against both sources: intensity, gradient and structure."""
+
+    def __init__(self, recipe: LossRecipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+
+    def forward(self, fused: Tensor, ir: Tensor, vi: Tensor) -> dict[str, Tensor]:
+        """The weighted terms by name; their sum is the loss."""
+        r = self.recipe
+        intensity = F.l1_loss(fused, intensity_target(ir, vi, r.infrared_exponent))
+        gradient = F.l1_loss(sobel(fused), stronger_gradient(ir, vi))
+        var_i, var_v, _ = _variances(ir, vi)
+        # Each window asks for the structure of the source that has more of it.
+        share = (var_i + 1e-6) / (var_i + var_v + 2e-6)
+        likeness = share * structure_map(fused, ir) + (1 - share) * structure_map(fused, vi)
+        return {
+            "intensity": r.intensity * intensity,
+            "gradient": r.gradient * gradient,
+            "ssim": r.ssim * (1 - likeness.mean()),
+        }
