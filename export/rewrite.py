@@ -67,11 +67,12 @@ class GramAttention(nn.Module):
         self.channels = channels = kernel.shape[1]
         self.per_head = c = channels // HEADS
         q, k, v = kernel.chunk(3)
-        by_head = torch.cat((q.unflatten(0, (HEADS, c)), k.unflatten(0, (HEADS, c))), dim=1).flatten(0, 1)
+        q, k = (kernel.reshape(HEADS, c, channels, 3, 3) for kernel in (q, k))
+        by_head = torch.cat((q, k), dim=1).flatten(0, 1)
         self.query_key = _conv(by_head, padding=1)
         self.value = _conv(v, padding=1)
         self.scale = nn.Parameter(attention.scale.detach().clone(), requires_grad=False)
-        projection = attention.proj.weight.detach()[:, :, 0, 0].unflatten(1, (HEADS, c)).transpose(0, 1)
+        projection = attention.proj.weight.detach().reshape(channels, HEADS, c).transpose(0, 1)
         self.projection = nn.Parameter(F.pad(projection, (0, c)), requires_grad=False)  # heads × C × 2c
         self.register_buffer("diagonal", torch.eye(2 * c), persistent=False)
 
@@ -85,7 +86,7 @@ class GramAttention(nn.Module):
         attention = (cosine[..., c:] * self.scale).softmax(dim=-1)
         mixing = (self.projection @ attention).transpose(1, 2).reshape(-1, self.channels, self.channels)
         mixed = mixing @ self.value(x).reshape(-1, self.channels, height * width)
-        return mixed.reshape(-1, self.channels, height, width)
+        return torch.reshape(mixed, (-1, self.channels, height, width))
 
 
 class FusedLayerNorm(nn.Module):
@@ -113,7 +114,8 @@ def fold_expansion(mlp: GatedFeedForward) -> None:
     """
     pointwise = mlp.project_in.weight.detach().double()[:, :, 0, 0]
     grouped = mlp.dwconv.weight.detach().double()  # 2C × 2 × 3 × 3
-    pairs = pointwise.unflatten(0, (-1, 2)).repeat_interleave(2, dim=0)  # the two inputs of each output's group
+    pairs = pointwise.reshape(-1, 2, pointwise.shape[1])  # the two inputs of each group …
+    pairs = pairs.repeat_interleave(2, dim=0)  # … for each of its two outputs
     mlp.project_in = nn.Identity()  # type: ignore[assignment]
     mlp.dwconv = _conv(torch.einsum("omhw,omi->oihw", grouped, pairs), padding=1, padding_mode="reflect")
 

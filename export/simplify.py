@@ -23,7 +23,7 @@ def constant_reshapes(model: ModelProto) -> None:
     shapes = {v.name: _shape(v) for v in (*graph.value_info, *graph.input, *graph.output)}
     shapes |= {t.name: tuple(t.dims) for t in graph.initializer}
     constants = {t.name for t in graph.initializer}
-    first: dict[Shape, str] = {}  # the earliest tensor of each shape
+    first = {shapes[v.name]: v.name for v in reversed(graph.input)}  # the earliest tensor of each shape
     shared: dict[Shape, str] = {}  # the output of a Shape node for it
     nodes: list[NodeProto] = []
     for node in graph.node:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import copy
 import hashlib
-import io
 import json
 import logging
 import sys
@@ -35,7 +34,10 @@ from train.errors import InputError
 SHAPE_MULTIPLE = 8
 TOLERANCE = 1e-4
 PARITY_SHAPES = ((1, 64, 64), (2, 72, 104), (1, 240, 320))  # batch, height, width
-FIRST_OPSET, LAST_OPSET = 18, 20  # PyTorch exports no lower, TensorRT 10.3 and static quantisation take no higher
+FIRST_OPSET, LAST_OPSET = (
+    18,
+    20,
+)  # PyTorch exports no lower, TensorRT 10.3 and static quantisation take no higher
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def count_macs(model: nn.Module, height: int, width: int) -> int:
     example = torch.empty(1, 1, height, width, device="meta")
     with FlopCounterMode(display=False) as counter:
         shapes(example, example.clone())
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2
 
 
 def trace(model: nn.Module, opset: int) -> onnx.ModelProto:
@@ -65,7 +67,6 @@ def trace(model: nn.Module, opset: int) -> onnx.ModelProto:
     dims = {0: torch.export.Dim("batch", min=1, max=256), 2: height, 3: width}
     # A batch of 1 would freeze it; one tensor for both inputs would tie the second encoder to the first.
     example = torch.rand(2, 1, 96, 128), torch.rand(2, 1, 96, 128)
-    buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -81,8 +82,7 @@ def trace(model: nn.Module, opset: int) -> onnx.ModelProto:
             verbose=False,
         )
         assert program is not None
-        program.save(buffer)
-    proto = onnx.load_from_string(buffer.getvalue())
+    proto: onnx.ModelProto = program.model_proto
     constant_reshapes(proto)
     _name_dimensions(proto)
     return proto
@@ -122,7 +122,7 @@ def _test_pictures(shape: tuple[int, int, int]) -> tuple[NDArray[np.float32], ND
     """Two different pictures with smooth parts, edges, noise, black and white."""
     batch, height, width = shape
     rng = np.random.default_rng(shape)
-    y, x = np.mgrid[0:1:height * 1j, 0:1:width * 1j]
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     pictures = []
     for phase in (0.0, 2.0):
         smooth = 0.5 + 0.5 * np.sin(6 * x + 4 * y * y + phase)
@@ -132,7 +132,9 @@ def _test_pictures(shape: tuple[int, int, int]) -> tuple[NDArray[np.float32], ND
     return pictures[0], pictures[1]
 
 
-def export(checkpoint: Path, out: Path, model_name: str | None, opset: int, say: Callable[[str], None]) -> Exported:
+def export(
+    checkpoint: Path, out: Path, model_name: str | None, opset: int, say: Callable[[str], None]
+) -> Exported:
     """Export a checkpoint of ours.
 
     Args:
@@ -196,7 +198,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ufuser-export", description="Export a trained checkpoint to ONNX and check it against PyTorch."
     )
-    parser.add_argument("--checkpoint", type=Path, required=True, help="safetensors written by `python -m train`")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="safetensors written by `python -m train`"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
     parser.add_argument("--model", help="the model that the checkpoint must hold (default: what it says)")
     parser.add_argument("--opset", type=int, default=LAST_OPSET, help="ONNX opset, 18 to 20 (default: 20)")

@@ -76,6 +76,7 @@ def make_folder(folder: Path) -> bool:
     try:
         folder.mkdir(parents=True)
     except OSError as e:
-        reason = "a file is in its place" if isinstance(e, (FileExistsError, NotADirectoryError)) else e.strerror
+        in_place = isinstance(e, (FileExistsError, NotADirectoryError))
+        reason = "a file is in its place" if in_place else e.strerror
         raise InputError(f"cannot create folder {folder}: {reason}") from None
     return True

@@ -125,6 +125,6 @@ def _quantise(level: Image, dtype: np.dtype[Any]) -> NDArray[Any]:
         return np.clip(level, 0, 1)
     if dtype == np.uint8:
         # One pass, rounded and saturated, in C.
-        return cv2.convertScaleAbs(level, alpha=255.0)
+        return np.asarray(cv2.convertScaleAbs(level, alpha=255.0), np.uint8)
     scaled = level * np.float32(65535)
-    return np.clip(np.rint(scaled, out=scaled), 0, 65535).astype(np.uint16)
+    return np.clip(np.rint(scaled, out=scaled), 0, 65535).astype(np.uint16, copy=False)

@@ -40,7 +40,7 @@ def read_image(path: Path) -> NDArray[Any]:
     except OSError as e:
         raise InputError(f"cannot read {path}: {e.strerror}") from None
     if _truncated(data):
-        raise InputError(f"{path} is truncated or damaged: its data ends or breaks off after {len(data)} bytes")
+        raise InputError(f"{path} is truncated or damaged ({len(data)} bytes): expected a whole picture")
     image: NDArray[Any] | None = None
     if data:
         try:
@@ -76,7 +76,7 @@ def write_image(path: Path, image: NDArray[Any]) -> None:
     require_image_suffix(path)
     suffix = path.suffix.lower()
     if not depth_kept(path, image.dtype):
-        image = _rescaled(image, np.dtype(_DEPTHS.get(suffix, (np.uint8,))[-1]))
+        image = _rescaled(image, _DEPTHS.get(suffix, (np.uint8,))[-1])
     options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if suffix in (".jpg", ".jpeg") else []
     done, data = cv2.imencode(suffix, image, options)
     if not done:
@@ -84,7 +84,13 @@ def write_image(path: Path, image: NDArray[Any]) -> None:
     write_bytes(path, data.tobytes())
 
 
-def _rescaled(image: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+def as_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """A uint8, uint16 or float picture in [0, 1] at 8 bits, full scale to full scale; uint8 as it is."""
+    return image if image.dtype == np.uint8 else _rescaled(image, np.uint8)
+
+
+def _rescaled(image: NDArray[Any], dtype: type) -> NDArray[Any]:
+    """Full scale to full scale, rounded to nearest."""
     full = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
     return np.rint(image * (np.iinfo(dtype).max / full)).astype(dtype)
 

@@ -7,14 +7,18 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
+from numpy.typing import NDArray
 
 from runtime.errors import InputError
 from runtime.frame import Frame
 from runtime.images import READABLE, read_image
 from runtime.sim import Scene, SimCamera, SimConfig
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # in `typing` from Python 3.11 only
 
 VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv")
 
@@ -41,7 +45,7 @@ class Source(Protocol):
     def __iter__(self) -> Iterator[Frame]:
         """The frames. Raises InputError at one that cannot be read."""
 
-    def __enter__(self) -> Source: ...
+    def __enter__(self) -> Self: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -51,7 +55,7 @@ class Source(Protocol):
 class _Closes:
     """The context-manager half of every source."""
 
-    def __enter__(self) -> _Closes:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -92,15 +96,16 @@ class VideoSource(_Closes):
         self.name = str(path)
         self._capture = cv2.VideoCapture(self.name)
         # The header alone does not tell whether anything can be decoded.
-        opened, self._first = self._capture.read() if self._capture.isOpened() else (False, None)
-        if not opened or self._first is None:
+        _, image = self._capture.read() if self._capture.isOpened() else (False, None)
+        if image is None:
             self._capture.release()
             raise InputError(f"{path} cannot be read as a video: expected a whole file OpenCV can decode")
+        self._first: NDArray[Any] | None = image
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if math.isfinite(fps) and fps > 0 else None
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.length = int(count) if math.isfinite(count) and count > 0 else None
-        self.size = (self._first.shape[1], self._first.shape[0])
+        self.size = (image.shape[1], image.shape[0])
 
     def __iter__(self) -> Iterator[Frame]:
         image, self._first = self._first, None
@@ -155,12 +160,12 @@ def scheme_of(uri: str) -> str:
     scheme = match.group(1).lower()
     if scheme not in SCHEMES:
         known = ", ".join(f"{s}://" for s in SCHEMES)
-        raise InputError(f"{uri}: unknown scheme '{scheme}', expected {known} or the path of a file or folder")
+        raise InputError(f"{uri}: unknown scheme '{scheme}', expected {known} or a path")
     return scheme
 
 
 def kind_of(uri: str | Path) -> str:
-    """"image", "folder", "video" or "sim".
+    """ "image", "folder", "video" or "sim".
 
     Raises InputError for an unknown scheme, nothing of that name, or a file with an unknown suffix.
     """

@@ -39,7 +39,8 @@ def require_video_suffix(path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
         given = f"suffix '{path.suffix}'" if path.suffix else "no suffix"
         raise InputError(
-            f"cannot write {path}: {given}, expected .mp4 (H.264), .mkv (FFV1, lossless) or .avi (MJPEG) for a video"
+            f"cannot write {path}: {given}, expected a video's: .mp4 (H.264), .mkv (FFV1, lossless) or "
+            f".avi (MJPEG)"
         )
 
 
@@ -68,9 +69,9 @@ class _PyAv:
             import av
         except ImportError:
             raise InputError(
-                f'PyAV, which writes {path.suffix}, is not installed: pip install "ufuser[cpu]", or write .avi'
+                f'PyAV is not installed, which writes {path.suffix}: pip install "ufuser[cpu]", or write .avi'
             ) from None
-        self._av, self._path, self._size, self._lossless = av, path, size, lossless
+        self._av, self._suffix, self._size, self._lossless = av, path.suffix, size, lossless
         # Television's rates are such fractions: 29.97 is 30000/1001.
         self._rate = Fraction(fps).limit_denominator(1001)
         self._stream: VideoStream | None = None
@@ -84,7 +85,8 @@ class _PyAv:
         # Only the first frame tells grey from colour.
         stream = self._stream = self._stream or self._add_stream(image)
         if self._lossless:
-            frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "gray" if image.ndim == 2 else "bgr24")
+            layout = "gray" if image.ndim == 2 else "bgr24"
+            frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image), layout)
         else:
             frame = self._av.VideoFrame.from_ndarray(yuv420(_even(image)), "yuv420p")
         frame.pts, frame.time_base = self._count, 1 / self._rate
@@ -110,7 +112,8 @@ class _PyAv:
             stream = self._container.add_stream("ffv1", self._rate, options={"slicecrc": "1"})
             stream.pix_fmt = "gray" if image.ndim == 2 else "bgr0"
         else:
-            stream = self._container.add_stream("libx264", self._rate, options={"crf": "18", "preset": "fast"})
+            quality = {"crf": "18", "preset": "fast"}
+            stream = self._container.add_stream("libx264", self._rate, options=quality)
             stream.pix_fmt = "yuv420p"
             # What `yuv420` does, said in the file so that players need not guess from the size.
             stream.codec_context.colorspace = _BT601
@@ -121,7 +124,7 @@ class _PyAv:
 
     def _failed(self, error: Exception) -> InputError:
         reason = getattr(error, "strerror", None) or error
-        return InputError(f"cannot write {self._path.parent / ('video' + self._path.suffix)}: {reason}")
+        return InputError(f"cannot write the {self._suffix} video: {reason}")
 
 
 def yuv420(image: NDArray[Any]) -> NDArray[np.uint8]:
@@ -158,7 +161,7 @@ class _Mjpeg:
             str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, (size[0] + size[0] % 2, size[1] + size[1] % 2)
         )
         if not self._writer.isOpened():
-            raise InputError(f"cannot write a {path.suffix} video in {path.parent}: OpenCV has no MJPEG encoder here")
+            raise InputError(f"cannot write the {path.suffix} video: this OpenCV has no Motion JPEG encoder")
 
     def write(self, image: NDArray[Any]) -> None:
         self._writer.write(_even(image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)))

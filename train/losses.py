@@ -11,10 +11,8 @@ from .recipe import LossRecipe
 
 def sobel(x: Tensor) -> Tensor:
     """Horizontal and vertical Sobel gradient, B×2×H×W; a unit step gives 1. Reflected borders."""
-    across = (
-        torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], dtype=x.dtype, device=x.device)
-        / 4
-    )
+    rows = [[-0.25, 0.0, 0.25], [-0.5, 0.0, 0.5], [-0.25, 0.0, 0.25]]
+    across = torch.tensor(rows, dtype=x.dtype, device=x.device)
     return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), torch.stack((across, across.T))[:, None])
 
 

@@ -1,4 +1,8 @@
-"""The training loop: warm-up and cosine decay, clipping, averaged weights, validation, exact resume."""
+"""The training loop: warm-up and cosine decay, clipping, averaged weights, validation, exact resume.
+
+A resumed run repeats an unbroken one bit for bit on the same device with the same number of threads; another
+number of threads adds up in another order.
+"""
 
 from __future__ import annotations
 

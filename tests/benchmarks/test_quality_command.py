@@ -55,7 +55,9 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         "--vi",
         str(folder / "vi"),
     ]
-    return subprocess.run([*command, *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [*command, *arguments], check=False, cwd=REPOSITORY, capture_output=True, text=True, timeout=60
+    )
 
 
 def test_prints_a_table_and_writes_it(pictures: Path) -> None:
@@ -178,8 +180,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
 )
 def test_other_bad_pictures_are_named(pictures: Path, spoil: Callable[[Path], None], words: str) -> None:
     spoil(pictures)
+    pairs, _ = match(pictures / "ir", pictures / "vi", {"mine": pictures / "fused"})
     with pytest.raises(InputError, match=words):
-        pairs, _ = match(pictures / "ir", pictures / "vi", {"mine": pictures / "fused"})
         measure(pairs, Options(), workers=1)
 
 

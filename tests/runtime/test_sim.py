@@ -52,8 +52,10 @@ def _silhouette(scene: Scene, name: str, t: float) -> tuple[np.ndarray, np.ndarr
 def test_shapes_and_types(scene: Scene, visible: SimCamera, thermal: SimCamera) -> None:
     color, _ = visible.frame(3)
     heat, _ = thermal.frame(3)
-    assert color.shape == (HEIGHT, WIDTH, 3) and color.dtype == np.uint8
-    assert heat.shape == (HEIGHT, WIDTH) and heat.dtype == np.uint8
+    assert color.shape == (HEIGHT, WIDTH, 3)
+    assert color.dtype == np.uint8
+    assert heat.shape == (HEIGHT, WIDTH)
+    assert heat.dtype == np.uint8
 
 
 @pytest.mark.parametrize("bits", [14, 16])
@@ -86,7 +88,7 @@ def test_frames_do_not_depend_on_their_order(scene: Scene, visible: SimCamera, t
 
 
 def test_same_seed_same_street_other_seed_other_street() -> None:
-    small = dict(width=96, height=72)
+    small = {"width": 96, "height": 72}
     one, _ = SimCamera(SimConfig("visible", seed=4, **small)).frame(10)
     again, _ = SimCamera(SimConfig("visible", seed=4, **small)).frame(10)
     other, _ = SimCamera(SimConfig("visible", seed=5, **small)).frame(10)
@@ -176,7 +178,8 @@ def test_both_cameras_are_registered(scene: Scene) -> None:
     heat = masks[1][rows, columns]
     xs = np.nonzero(heat)[1]
     assert heat.sum() > 200
-    assert abs(xs.min() - 4) <= 4 and abs(xs.max() - (heat.shape[1] - 5)) <= 5
+    assert abs(xs.min() - 4) <= 4
+    assert abs(xs.max() - (heat.shape[1] - 5)) <= 5
     # The brightest points in light are the headlights, and they lie on the warm front.
     lamps = VisibleCamera(scene, 0)._light(t)[rows, columns].min(axis=2) > 2.0
     assert lamps.sum() >= 2
@@ -188,7 +191,8 @@ def test_same_person_same_outline_in_both(scene: Scene) -> None:
     place = (person.x, 1.0, person.z)
     seen = bodies.visible(person, scene.pinhole, lamps_at(scene.layout.lamps, place), beams_at((), place))
     felt = bodies.thermal(person, scene.pinhole)
-    assert seen is not None and felt is not None
+    assert seen is not None
+    assert felt is not None
     assert (seen.x, seen.y) == (felt.x, felt.y)
     np.testing.assert_allclose(seen.alpha, felt.alpha)
 

@@ -213,7 +213,7 @@ def test_the_cache_changes_nothing_but_how_often_files_are_read(
         batches.append([sampler.batch(step, 2)[0] for step in range(5)])
         counts.append(len(reads))
         reads.clear()
-    np.testing.assert_array_equal(*batches)
+    np.testing.assert_array_equal(batches[0], batches[1])
     assert counts[1] <= 4 < counts[0]
 
 

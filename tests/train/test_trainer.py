@@ -18,6 +18,7 @@ from torch import nn
 
 from train.__main__ import main
 from train.checkpoint import load_model, read_checkpoint
+from train.data import find_pairs, split_pairs
 from train.errors import InputError
 from train.losses import DirectLoss
 from train.recipe import OptimRecipe, load_recipe
@@ -32,14 +33,12 @@ def arguments(project: Path, *more: str, out: str = "out") -> list[str]:
 
 def start(project: Path, *more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "train", *arguments(project, *more)]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # As from a shell's foreground: a test run in the background would hand down an ignored Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    # A test run in a shell's background ignores Ctrl-C, and would hand that down.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
@@ -198,8 +197,6 @@ class Blend(nn.Module):
 
 
 def small_run(project: Path) -> Run:
-    from train.data import find_pairs, split_pairs
-
     recipe = load_recipe(project / "tiny.toml")
     training, validation = split_pairs(find_pairs(project / "data"), project / "validation.txt")
     return Run(recipe, training, validation, project / "out", torch.device("cpu"), resume=False)
@@ -212,6 +209,16 @@ def test_running_statistics_are_kept_with_the_averaged_weights(project: Path) ->
     assert torch.equal(state["average"]["norm.running_mean"], state["model"]["norm.running_mean"])
     assert state["average"]["norm.num_batches_tracked"] == 6
     assert not torch.equal(state["average"]["mix.weight"], state["model"]["mix.weight"])
+
+
+def test_the_average_forgets_the_random_start_first(project: Path) -> None:
+    change(project, "steps = 6", "steps = 1")
+    run, model = small_run(project), Blend()
+    before = model.mix.weight.detach().clone()
+    Trainer(run, model, DirectLoss(run.recipe.loss)).run()
+    average = torch.load(project / "out" / "last.pt", weights_only=True)["average"]["mix.weight"]
+    assert not torch.equal(before, model.mix.weight)
+    torch.testing.assert_close(average, 0.1 * before + 0.9 * model.mix.weight.detach())  # not ema = 0.999
 
 
 def test_training_lowers_the_loss(project: Path) -> None:

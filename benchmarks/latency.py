@@ -1,0 +1,248 @@
+"""`python -m benchmarks latency`: the runtime beside the same network in PyTorch eager, in one run.
+
+Repetitions are interleaved (A B A B), so that a machine's drift hits both alike; the ratio is taken pair by
+pair. Peak memory is that of a fresh process each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.errors import InputError
+from runtime.images import read_image
+from runtime.models import find_model
+
+Pair = tuple[NDArray[Any], NDArray[Any]]
+IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser("latency", help="time the runtime beside PyTorch eager on real pairs")
+    parser.add_argument("--ir", type=Path, required=True, help="folder of infrared pictures")
+    parser.add_argument("--vi", type=Path, required=True, help="folder of visible pictures, equally named")
+    parser.add_argument(
+        "--list", type=Path, help="file with the stems to use, one a line (default: all common)"
+    )
+    parser.add_argument("--model", default="ufuser", help="shipped model or ONNX file (default: ufuser)")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="checkpoint for the PyTorch peer; without it no peer is timed"
+    )
+    parser.add_argument(
+        "--size", default="480x640", metavar="HxW", help="pictures are scaled to this (default: 480x640)"
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1, help="passes over all pairs (default: 1)")
+    parser.add_argument(
+        "--memory", default="480x640,1080x1920", metavar="HxW,…", help="sizes to measure memory at"
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="also print time by operator (ONNX Runtime's profile)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    height, width = _size(args.size)
+    sizes = [_size(text) for text in args.memory.split(",")] if args.memory else []
+    pairs = _pairs(args.ir, args.vi, args.list, height, width)
+    contenders = {"runtime": _runtime(args.model, args.threads)}
+    if args.checkpoint:
+        contenders["PyTorch eager"] = _eager(args.checkpoint, args.threads)
+    times = interleave(contenders, pairs, args.rounds)
+    figures: dict[str, Any] = {
+        "machine": f"{_processor()}, {args.threads} threads",
+        "versions": _versions(),
+        "size": [height, width],
+        "frames": len(times["runtime"]),
+        "milliseconds": {name: _summary(seconds) for name, seconds in times.items()},
+    }
+    if args.checkpoint:
+        ratios = np.array(times["PyTorch eager"]) / np.array(times["runtime"])
+        figures["times_faster_than_eager"] = {
+            f"p{q}": round(float(np.percentile(ratios, q)), 2) for q in (5, 50, 95)
+        }
+    figures["peak_memory_mib"] = {f"{h}x{w}": peak_memory(args.model, args.threads, h, w) for h, w in sizes}
+    if args.profile:
+        figures["milliseconds_by_operator"] = operator_profile(
+            find_model(args.model), args.threads, height, width
+        )
+    _print(figures)
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def interleave(
+    contenders: dict[str, Callable[[Pair], None]], pairs: list[Pair], rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of every contender for every pair, in turns; each is warmed up twice before."""
+    for fuse in contenders.values():
+        for pair in pairs[:2]:
+            fuse(pair)
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for pair in pairs:
+            for name, fuse in contenders.items():
+                start = time.perf_counter()
+                fuse(pair)
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def peak_memory(model: str, threads: int, height: int, width: int) -> int:
+    """Largest resident memory, in MiB, of a fresh process that opens the model and fuses three pairs."""
+    code = (
+        "import resource, sys, numpy as np\n"
+        "from runtime import Fuser\n"
+        "model, threads, h, w = sys.argv[1], *map(int, sys.argv[2:])\n"
+        "rng = np.random.default_rng(0)\n"
+        "ir = rng.integers(0, 256, (h, w), np.uint8); vi = rng.integers(0, 256, (h, w, 3), np.uint8)\n"
+        "fuser = Fuser.open(model, threads=threads)\n"
+        "for _ in range(3): fuser.fuse(ir, vi)\n"
+        "unit = 1 if sys.platform == 'darwin' else 1024\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit >> 20)\n"
+    )
+    command = [sys.executable, "-c", code, str(find_model(model)), *map(str, (threads, height, width))]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def operator_profile(model: Path, threads: int, height: int, width: int, runs: int = 5) -> dict[str, float]:
+    """Milliseconds a frame by operator type, dearest first, from ONNX Runtime's profile; the first run is left out."""
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        rng = np.random.default_rng(0)
+        feeds = {n: rng.random((1, 1, height, width), np.float32) for n in ("ir", "vi")}
+        for _ in range(runs + 1):
+            session.run(None, feeds)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    first = next(e for e in events if e["name"] == "model_run")
+    spent: Counter[str] = Counter()
+    for event in events:
+        kernel = event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+        if kernel and event["ts"] > first["ts"] + first["dur"]:
+            spent[event["args"]["op_name"]] += event["dur"]
+    return {name: round(total / runs / 1000, 1) for name, total in spent.most_common()}
+
+
+def _runtime(model: str, threads: int) -> Callable[[Pair], None]:
+    from runtime import Fuser
+
+    fuser = Fuser.open(model, threads=threads)
+    return lambda pair: void(fuser.fuse(*pair))
+
+
+def _eager(checkpoint: Path, threads: int) -> Callable[[Pair], None]:
+    """The network as it was trained, not rewritten; only its forward pass, without reading in or writing out."""
+    import torch
+
+    from train.checkpoint import load_model
+
+    torch.set_num_threads(threads)
+    network, _ = load_model(checkpoint)
+
+    def fuse(pair: Pair) -> None:
+        ir, vi = (torch.from_numpy(x.astype(np.float32) / 255)[None, None] for x in pair)
+        with torch.no_grad():
+            network(ir, vi)
+
+    return fuse
+
+
+def void(_: object) -> None:
+    """Drop a result."""
+
+
+def _pairs(ir: Path, vi: Path, listed: Path | None, height: int, width: int) -> list[Pair]:
+    for folder in (ir, vi):
+        if not folder.is_dir():
+            raise InputError(f"no folder {folder}: expected infrared and visible pictures with equal names")
+    files = [{f.stem: f for f in folder.iterdir() if f.suffix.lower() in IMAGES} for folder in (ir, vi)]
+    names = sorted(set(files[0]) & set(files[1]))
+    if listed:
+        if not listed.is_file():
+            raise InputError(f"no file {listed}: expected a list of picture names, one a line")
+        wanted = set(listed.read_text(encoding="utf-8").split())
+        names = [n for n in names if n in wanted]
+    if not names:
+        raise InputError(f"{ir} and {vi} have no (listed) names in common")
+    return [tuple(_grey(side[n], height, width) for side in files) for n in names]  # type: ignore[misc]
+
+
+def _grey(path: Path, height: int, width: int) -> NDArray[Any]:
+    image = read_image(path)
+    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    return cv2.resize(grey, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _size(text: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(p.isdecimal() and int(p) >= 16 and int(p) % 8 == 0 for p in parts):
+        raise InputError(f"size '{text}': expected HEIGHTxWIDTH, both multiples of 8, as in 480x640")
+    return int(parts[0]), int(parts[1])
+
+
+def _summary(seconds: list[float]) -> dict[str, float]:
+    p50, p95 = np.percentile(seconds, (50, 95)) * 1000
+    return {"p50": round(float(p50), 1), "p95": round(float(p95), 1), "fps": round(1000 / float(p50), 2)}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in ("ufuser", "onnxruntime", "torch", "numpy", "opencv-python"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _print(figures: dict[str, Any]) -> None:
+    print(f"{figures['machine']}; {', '.join(f'{k} {v}' for k, v in figures['versions'].items())}")
+    print(f"{figures['frames']} frames of {figures['size'][0]}x{figures['size'][1]}")
+    for name, row in figures["milliseconds"].items():
+        print(
+            f"  {name:14s} p50 {row['p50']:8.1f} ms   p95 {row['p95']:8.1f} ms   {row['fps']:6.2f} frames/s"
+        )
+    if "times_faster_than_eager" in figures:
+        r = figures["times_faster_than_eager"]
+        print(f"  ratio, frame by frame: {r['p50']}x (5 % to 95 %: {r['p5']}x to {r['p95']}x)")
+    for size, mib in figures["peak_memory_mib"].items():
+        print(f"  peak memory at {size}: {mib} MiB")
+    operators = figures.get("milliseconds_by_operator", {})
+    total = sum(operators.values())
+    for name, ms in operators.items():
+        if ms >= 0.005 * total:
+            print(f"  {name:20s} {ms:8.1f} ms  {100 * ms / total:5.1f} %")

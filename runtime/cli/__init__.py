@@ -1,0 +1,96 @@
+"""The command `ufuser`: a module a subcommand, with `add_parser(subparsers)` and `run(args) -> exit code`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
+from typing import NoReturn
+
+import cv2
+
+from runtime.cli import demo, fuse
+from runtime.errors import InputError
+
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong command line in one line, like any other bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"error: {message} ({self.prog} --help tells what there is)\n")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line; each subcommand sets `run`."""
+    parser = _Parser(prog="ufuser", description="Fuse infrared and visible pictures and video.")
+    parser.add_argument("--version", action="version", version=f"ufuser {installed_version()}")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in (fuse, demo):
+        command.add_parser(subparsers)
+    return parser
+
+
+def installed_version() -> str:
+    """The version of the distribution, or "not installed" when run from a bare checkout."""
+    try:
+        return version("ufuser")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0; 2 for bad input, told in one line on stderr; 130 when interrupted. Files that were being written
+        are removed in both cases.
+    """
+    _quiet_libraries()
+    args = get_parser().parse_args(argv)
+    try:
+        with _stopped_by_exception():
+            code: int = args.run(args)
+        sys.stdout.flush()
+    except InputError as e:
+        print(f"error: {' '.join(str(e).splitlines())}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the result has gone. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _quiet_libraries() -> None:
+    """Keep the decoders from talking beside our own one-line errors. The user's own settings win."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    if "OPENCV_LOG_LEVEL" not in os.environ:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+@contextmanager
+def _stopped_by_exception() -> Iterator[None]:
+    """Let SIGTERM unwind the program: a service manager's stop would leave temporary files behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _exit_on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _exit_on_signal(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)

@@ -1,0 +1,225 @@
+"""`ufuser fuse`: a pair of pictures, two folders or two videos → the fused ones."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.cli.inputs import Inputs, frames_left, open_inputs
+from runtime.color import luma
+from runtime.errors import InputError
+from runtime.frame import Frame
+from runtime.fuser import Fuser
+from runtime.images import depth_kept
+from runtime.progress import Progress
+from runtime.sinks import FolderSink, ImageSink, Sink, VideoSink
+from runtime.telemetry import Durations
+
+_RAW_BELOW = 65536 // 4
+"""A 16-bit infrared picture that stays below holds a 14-bit camera's raw counts, most likely."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run did; `--json` prints it."""
+
+    frames: int
+    fps: float
+    """Frames over the whole run's seconds, reading and writing included."""
+    seconds: float
+    p50_ms: float
+    p95_ms: float
+    max_ms: float
+    """Milliseconds of fusing one pair."""
+    size: tuple[int, int] | None
+    """Width and height, pixels; None if the pictures of a folder differ."""
+    model: str
+    engine: str
+    out: str
+    left_ir: int
+    left_vi: int
+    """Frames one video still had when the other ended."""
+    unpaired_ir: tuple[str, ...]
+    unpaired_vi: tuple[str, ...]
+    """Names of pictures in a folder that found no partner."""
+    notes: tuple[str, ...]
+    """What was noted on stderr."""
+
+    def line(self) -> str:
+        """The run in one line."""
+        size = f" of {self.size[0]}x{self.size[1]}" if self.size else ""
+        return (
+            f"{_count(self.frames)}{size} in {self.seconds:.1f} s ({self.fps:.1f} fps), fusing "
+            f"{self.p50_ms:.1f} ms p50, {self.p95_ms:.1f} ms p95, {self.model} on {self.engine} -> {self.out}"
+        )
+
+
+def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Add `fuse` to the command line."""
+    parser = subparsers.add_parser(
+        "fuse",
+        help="fuse two pictures, folders or videos",
+        description="Fuse a registered pair of pictures, two folders paired by file name, or two videos.",
+    )
+    parser.add_argument("--ir", required=True, metavar="PATH", help="infrared: a picture, folder or video")
+    parser.add_argument("--vi", required=True, metavar="PATH", help="visible: of the same kind")
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="PATH",
+        help="a picture (.png, .jpg, .tif, .bmp), a folder (a .png each), or a video (.mp4 H.264, .mkv FFV1 "
+        "lossless, .avi MJPEG)",
+    )
+    parser.add_argument("--model", default="ufuser", help="shipped model or ONNX file (default: %(default)s)")
+    parser.add_argument("--engine", default="onnxruntime", help="what runs it (default: %(default)s)")
+    parser.add_argument("--grey", action="store_true", help="write the fused luma alone, without colour")
+    parser.add_argument("--stretch", action="store_true", help="spread each picture's levels, for stills")
+    parser.add_argument("--resize", action="store_true", help="scale infrared to the visible's size")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one a core)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fuse, and print the result. Raises InputError."""
+    with ExitStack() as stack:
+        inputs = open_inputs(args.ir, args.vi, args.out, stack)
+        # The sink before the model: an output that cannot be written should not cost the loading.
+        sink = stack.enter_context(_open_sink(inputs, args.out))
+        fuser = Fuser.open(args.model, args.engine, args.threads)
+        progress = stack.enter_context(Progress("fused", inputs.total()))
+        began = time.perf_counter()
+        stored_as = args.out if inputs.kind == "image" else Path("fused.png")
+        options = {"grey": args.grey, "stretch": args.stretch, "resize": args.resize}
+        work = _Work(fuser, inputs, progress, stored_as, **options)
+        for frame in work:
+            sink.write(frame)
+            progress.step()
+        left_ir, left_vi = work.left
+    # Counted after the sink has finished its file.
+    seconds = time.perf_counter() - began
+    durations = Durations.of(work.durations)
+    result = Result(
+        frames=durations.frames,
+        fps=durations.frames / seconds,
+        seconds=seconds,
+        p50_ms=durations.p50_ms,
+        p95_ms=durations.p95_ms,
+        max_ms=durations.max_ms,
+        size=work.sizes.pop() if len(work.sizes) == 1 else None,
+        model=str(args.model),
+        engine=fuser.engine.name,
+        out=str(args.out),
+        left_ir=left_ir,
+        left_vi=left_vi,
+        unpaired_ir=inputs.unpaired_ir,
+        unpaired_vi=inputs.unpaired_vi,
+        notes=tuple(work.notes),
+    )
+    print(json.dumps(asdict(result), indent=2) if args.json else result.line())
+    return 0
+
+
+def _open_sink(inputs: Inputs, out: Path) -> Sink:
+    if inputs.kind == "image":
+        return ImageSink(out)
+    if inputs.kind == "folder":
+        return FolderSink(out, ".png", named_by_source=True)
+    if inputs.vi.fps is None:
+        raise InputError(f"{inputs.vi.name} gives no frame rate: expected a video with one; re-encode it")
+    return VideoSink(out, inputs.vi.size, inputs.vi.fps)
+
+
+class _Work:
+    """Iterates over the fused frames and remembers what the result will tell."""
+
+    def __init__(
+        self,
+        fuser: Fuser,
+        inputs: Inputs,
+        progress: Progress,
+        stored_as: Path,
+        *,
+        grey: bool,
+        stretch: bool,
+        resize: bool,
+    ) -> None:
+        self._fuser, self._inputs, self._progress, self._stored_as = fuser, inputs, progress, stored_as
+        self._grey, self._stretch, self._resize = grey, stretch, resize
+        self.durations: list[float] = []
+        """Seconds of each fusion."""
+        self.sizes: set[tuple[int, int]] = set()
+        self.notes: list[str] = []
+        self.left = (0, 0)
+        """Frames infrared and visible still had when the other ended."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        for note in self._inputs.notes():
+            self._note(note)
+        raw_noted = depth_noted = False
+        for ir, vi in self._pairs():
+            if not raw_noted and ir.image.dtype == np.uint16 and ir.image.max() < _RAW_BELOW:
+                raw_noted = True
+                self._note(
+                    f"{ir.source}: 16-bit infrared with a maximum of {ir.image.max()} of 65535 looks like "
+                    f"raw counts and will fuse dark: scale it to the full range first"
+                )
+            fused = self._fuse(ir, vi)
+            if not depth_noted and not depth_kept(self._stored_as, fused.dtype):
+                depth_noted = True
+                self._note(f"{self._stored_as.suffix} cannot hold {fused.dtype}: written with fewer bits")
+            yield replace(vi, image=fused)
+
+    def _pairs(self) -> Iterator[tuple[Frame, Frame]]:
+        inputs = self._inputs
+        irs, vis = iter(inputs.ir), iter(inputs.vi)
+        while True:
+            ir, vi = next(irs, None), next(vis, None)
+            if ir is None or vi is None:
+                break
+            yield ir, vi
+        left_ir = frames_left(inputs.ir) + (ir is not None)
+        left_vi = frames_left(inputs.vi) + (vi is not None)
+        self.left = (left_ir, left_vi)
+        for ended, other, left in (("visible", "infrared", left_ir), ("infrared", "visible", left_vi)):
+            if left:
+                fused = len(self.durations)
+                self._note(f"{ended} ended after {_count(fused)}: {_count(left)} of {other} left unfused")
+
+    def _fuse(self, ir: Frame, vi: Frame) -> NDArray[Any]:
+        heat, light = ir.image, luma(vi.image) if self._grey else vi.image
+        height, width = light.shape[:2]
+        if self._resize and heat.shape[:2] != (height, width):
+            shrinks = heat.shape[0] * heat.shape[1] > height * width
+            heat = cv2.resize(
+                heat, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            )
+        began = time.perf_counter()
+        try:
+            fused = self._fuser.fuse(heat, light, stretch=self._stretch)
+        except InputError as e:
+            if self._inputs.kind == "folder":
+                raise InputError(f"{Path(vi.source).name}: {e}") from None
+            raise
+        self.durations.append(time.perf_counter() - began)
+        self.sizes.add((width, height))
+        return fused
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        self._progress.note(f"note: {text}")
+
+
+def _count(frames: int) -> str:
+    return f"{frames} frame" if frames == 1 else f"{frames} frames"

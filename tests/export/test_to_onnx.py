@@ -1,0 +1,124 @@
+"""The exporter through its real entry point."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from export.to_onnx import export as run_export
+from export.to_onnx import get_parser, main, parity
+from train.checkpoint import load_model
+from train.errors import InputError
+from train.models.ufuser import UFuser
+
+
+def test_dimensions_and_names(export: SimpleNamespace) -> None:
+    graph = onnx.load(export.onnx).graph
+    found = {
+        v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
+        for v in (*graph.input, *graph.output)
+    }
+    assert found == {n: ["batch", 1, "height", "width"] for n in ("ir", "vi", "fused")}
+    assert len(graph.node) <= 800
+
+
+def test_metadata(export: SimpleNamespace) -> None:
+    notes = {p.key: p.value for p in onnx.load(export.onnx).metadata_props}
+    assert notes["model"] == "ufuser"
+    assert notes["parameters"] == "1517657"
+    assert notes["shape_multiple"] == "8"
+    assert notes["value_range"] == "[0, 1]"
+    assert notes["recipe"] == 'name = "test"'
+    assert notes["checkpoint_sha256"] == hashlib.sha256(export.checkpoint.read_bytes()).hexdigest()
+    assert 0 < float(notes["macs_per_pixel"]) * 264 * 400 <= 8.9e9
+
+
+def test_no_machine_path_is_left_in_the_file(export: SimpleNamespace) -> None:
+    content = export.onnx.read_bytes()
+    assert str(Path.cwd()).encode() not in content
+    assert b".py" not in content
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (3, 24, 136), (2, 200, 40)])
+def test_agrees_with_pytorch_at_shapes_it_was_not_traced_at(
+    export: SimpleNamespace, shape: tuple[int, int, int]
+) -> None:
+    batch, height, width = shape
+    rng = np.random.default_rng(1)
+    ir, vi = (rng.random((batch, 1, height, width), np.float32) for _ in range(2))
+    model, _ = load_model(export.checkpoint)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(ir), torch.from_numpy(vi)).numpy()
+    session = onnxruntime.InferenceSession(str(export.onnx), providers=["CPUExecutionProvider"])
+    (given,) = session.run(None, {"ir": ir, "vi": vi})
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(given, expected, atol=1e-5)
+
+
+def test_says_what_it_checked(export: SimpleNamespace) -> None:
+    assert export.stderr.count("largest difference from PyTorch") == 3
+    assert "GMACs at 264x400" in export.stdout
+
+
+def test_parity_tells_another_network(export: SimpleNamespace) -> None:
+    torch.manual_seed(4)
+    errors = [error for _, error in parity(UFuser().eval(), export.onnx.read_bytes())]
+    assert min(errors) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--checkpoint", "{tmp}/none.safetensors", "--out", "{tmp}/x.onnx"], "no checkpoint"),
+        (["--checkpoint", "{ckpt}", "--out", "{tmp}/no/folder/x.onnx"], "cannot write"),
+        (["--checkpoint", "{ckpt}", "--out", "{tmp}"], "cannot write"),
+        (["--checkpoint", "{ckpt}", "--out", "{tmp}/x.onnx", "--opset", "25"], "--opset 25"),
+        (["--checkpoint", "{ckpt}", "--out", "{tmp}/x.onnx", "--model", "fnet"], "'ufuser', expected 'fnet'"),
+        (["--checkpoint", "{onnx}", "--out", "{tmp}/x.onnx"], "not a readable safetensors file"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    export: SimpleNamespace,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    filled = [a.format(tmp=tmp_path, ckpt=export.checkpoint, onnx=export.onnx) for a in arguments]
+    assert main(filled) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_differs_is_refused(
+    export: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rewrite that isn't exact must not get through."""
+
+    def wrong(model: torch.nn.Module) -> torch.nn.Module:
+        other = UFuser().eval()
+        other.load_state_dict(model.state_dict())
+        with torch.no_grad():
+            other.last[0].bias.add_(0.01)
+        return other
+
+    monkeypatch.setattr("export.to_onnx.rewrite", wrong)
+    monkeypatch.setattr("export.to_onnx.trace", lambda model, opset: onnx.load(export.onnx))
+    monkeypatch.setattr("export.to_onnx.parity", lambda model, content: parity(wrong(model), content))
+    with pytest.raises(InputError, match="differs from PyTorch"):
+        run_export(export.checkpoint, tmp_path / "x.onnx", None, 20, lambda line: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_what_it_takes() -> None:
+    text = get_parser().format_help()
+    assert all(flag in text for flag in ("--checkpoint", "--out", "--model", "--opset"))

@@ -1,0 +1,143 @@
+"""`ufuser demo`: the whole runtime on simulated cameras, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime.contact_sheet import Layout, Row, contact_sheet
+from runtime.images import read_image
+from runtime.machine import Machine, versions
+from runtime.sources import VideoSource
+
+Command = Callable[..., Any]
+
+
+def test_demo(tmp_path: Path, command: Command, max_model: Path) -> None:
+    done = command(
+        "demo", "--out", "d", "--frames", 5, "--size", "160x96", "--model", max_model, "--threads", 1
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(os.listdir(tmp_path / "d")) == ["contact-sheet.png", "fused.mp4", "report.json"]
+    for part in ("5 frames of 160x96", "fps", "p50", "d/fused.mp4", "d/contact-sheet.png", "d/report.json"):
+        assert part in done.stdout
+    with VideoSource(tmp_path / "d" / "fused.mp4") as video:
+        assert (video.size, video.fps, len(list(video))) == ((160, 96), 12, 5)
+    assert read_image(tmp_path / "d" / "contact-sheet.png").shape[2] == 3
+    report = json.loads((tmp_path / "d" / "report.json").read_text())
+    assert (report["frames"], report["size"], report["threads"]) == (5, [160, 96], 1)
+    assert set(report["stages"]) == {"render", "fuse", "encode"}
+    for stage in report["stages"].values():
+        assert stage["frames"] == 5
+        assert 0 < stage["p50_ms"] <= stage["p95_ms"] <= stage["max_ms"]
+    assert report["seconds"] > 0
+    assert report["machine"]["cpu"]
+    assert report["machine"]["cores"] >= 1
+    assert {"python", "numpy", "onnxruntime"} <= set(report["versions"])
+    assert report["paths"] == {
+        "video": "d/fused.mp4",
+        "contact_sheet": "d/contact-sheet.png",
+        "report": "d/report.json",
+    }
+
+
+def test_single_frame_as_json_into_a_folder_that_is_there(
+    tmp_path: Path, command: Command, max_model: Path
+) -> None:
+    done = command("demo", "--out", ".", "--frames", 1, "--size", "64x64", "--model", max_model, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads((tmp_path / "report.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--frames", "0"], "--frames 0"),
+        (["--size", "large"], "WIDTHxHEIGHT"),
+        (["--size", "8x8"], "64"),
+        (["--seed", "-1"], "seed"),
+        (["--out", "file"], "a file is in its place"),
+        (["--out", "file/below"], "a file is in its place"),
+        (["--out", "busy"], "it is a folder"),
+        (["--model", "gone.onnx"], "gone.onnx"),
+    ],
+)
+def test_bad_input_leaves_nothing(
+    tmp_path: Path, quick_command: Command, max_model: Path, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "busy" / "fused.mp4").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    common = ["--size", "64x64", "--frames", "1", "--model", str(max_model)]
+    done = quick_command("demo", *common, *arguments)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_halfway_leaves_nothing(tmp_path: Path, max_model: Path, number: int, code: int) -> None:
+    arguments = ["demo", "--out", "d", "--frames", "100000", "--size", "64x64", "--model", str(max_model)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "runtime", *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        until = time.monotonic() + 60
+        # The video's temporary file grows once the encoder has frames to write.
+        while not any(p.stat().st_size for p in tmp_path.glob("d/.fused.*.mp4")):
+            assert time.monotonic() < until
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    assert os.listdir(tmp_path) == []
+
+
+# The contact sheet and the machine
+
+
+def test_sheet_holds_every_picture_in_its_place() -> None:
+    layout = Layout(tile_width=100, gap=4, margin=10, head=30, caption=20, spacing=6)
+    rows = [
+        Row(
+            (
+                np.full((40, 50), 255 - row, np.uint8),
+                np.full((40, 50, 3), 30000, np.uint16),
+                np.full((40, 50, 3), 0.5, np.float32),
+            ),
+            f"{row} s",
+        )
+        for row in range(2)
+    ]
+    sheet = contact_sheet(("Infrared", "Visible", "Fused"), rows, layout)
+    assert sheet.shape == (10 + 30 + 2 * (80 + 20) + 6 + 10, 10 + 3 * 100 + 2 * 4 + 10, 3)
+    for row in range(2):
+        top = 40 + row * 106
+        tiles = [sheet[top : top + 80, left : left + 100] for left in (10, 114, 218)]
+        assert [(int(t.min()), int(t.max())) for t in tiles] == [(255 - row,) * 2, (117,) * 2, (128,) * 2]
+        assert sheet[top + 80 : top + 100].max() > 100, "the caption is written"
+        assert (sheet[top - 1, :10] == sheet[0, 0]).all()
+
+
+def test_machine_is_named() -> None:
+    machine = Machine.here()
+    assert machine.cpu
+    assert 1 <= machine.cores <= (os.cpu_count() or 1)
+    assert "numpy" in versions()
