@@ -6,8 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from benchmarks import latency
 from benchmarks.quality import command as quality
 from runtime.errors import InputError
+from train.errors import InputError as TrainingInputError
 
 BAD_INPUT = 2
 
@@ -16,7 +18,7 @@ def get_parser() -> argparse.ArgumentParser:
     """The command line; each subcommand sets ``run``, a function of the arguments to an exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure fusion networks.")
     subparsers = parser.add_subparsers(title="subcommands", required=True, metavar="SUBCOMMAND")
-    for subcommand in (quality,):
+    for subcommand in (quality, latency):
         subcommand.add_parser(subparsers)
     return parser
 
@@ -26,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     try:
         code: int = args.run(args)
-    except InputError as error:
+    except (InputError, TrainingInputError) as error:
         print(f"python -m benchmarks: {error}", file=sys.stderr)
         return BAD_INPUT
     return code

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.quality.command import listed_names
+from benchmarks.quality.folder import match, read_sources
 from runtime.errors import InputError
-from runtime.images import read_image
+from runtime.machine import Machine, versions
 from runtime.models import find_model
+from runtime.telemetry import Durations
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
-IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -67,11 +70,12 @@ def run(args: argparse.Namespace) -> int:
         contenders["PyTorch eager"] = _eager(args.checkpoint, args.threads)
     times = interleave(contenders, pairs, args.rounds)
     figures: dict[str, Any] = {
-        "machine": f"{_processor()}, {args.threads} threads",
-        "versions": _versions(),
+        "machine": asdict(Machine.here()),
+        "threads": args.threads,
+        "versions": versions() | ({"torch": version("torch")} if args.checkpoint else {}),
         "size": [height, width],
         "frames": len(times["runtime"]),
-        "milliseconds": {name: _summary(seconds) for name, seconds in times.items()},
+        "times": {name: _summary(seconds) for name, seconds in times.items()},
     }
     if args.checkpoint:
         ratios = np.array(times["PyTorch eager"]) / np.array(times["runtime"])
@@ -176,25 +180,10 @@ def void(_: object) -> None:
 
 
 def _pairs(ir: Path, vi: Path, listed: Path | None, height: int, width: int) -> list[Pair]:
-    for folder in (ir, vi):
-        if not folder.is_dir():
-            raise InputError(f"no folder {folder}: expected infrared and visible pictures with equal names")
-    files = [{f.stem: f for f in folder.iterdir() if f.suffix.lower() in IMAGES} for folder in (ir, vi)]
-    names = sorted(set(files[0]) & set(files[1]))
-    if listed:
-        if not listed.is_file():
-            raise InputError(f"no file {listed}: expected a list of picture names, one a line")
-        wanted = set(listed.read_text(encoding="utf-8").split())
-        names = [n for n in names if n in wanted]
-    if not names:
-        raise InputError(f"{ir} and {vi} have no (listed) names in common")
-    return [tuple(_grey(side[n], height, width) for side in files) for n in names]  # type: ignore[misc]
-
-
-def _grey(path: Path, height: int, width: int) -> NDArray[Any]:
-    image = read_image(path)
-    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    return cv2.resize(grey, (width, height), interpolation=cv2.INTER_LINEAR)
+    """Grey pairs of two folders, all scaled to one size."""
+    matched, _ = match(ir, vi, {}, listed_names(listed) if listed else None)
+    ways = (read_sources(pair) for pair in matched)
+    return [tuple(cv2.resize(x, (width, height)) for x in sources) for sources in ways]  # type: ignore[misc]
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -205,36 +194,17 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _summary(seconds: list[float]) -> dict[str, float]:
-    p50, p95 = np.percentile(seconds, (50, 95)) * 1000
-    return {"p50": round(float(p50), 1), "p95": round(float(p95), 1), "fps": round(1000 / float(p50), 2)}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for name in ("ufuser", "onnxruntime", "torch", "numpy", "opencv-python"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {name: round(value, 2) for name, value in asdict(Durations.of(seconds)).items()}
 
 
 def _print(figures: dict[str, Any]) -> None:
-    print(f"{figures['machine']}; {', '.join(f'{k} {v}' for k, v in figures['versions'].items())}")
+    machine = figures["machine"]
+    print(f"{machine['cpu']}, {machine['cores']} cores, {figures['threads']} threads")
+    print(", ".join(f"{name} {number}" for name, number in figures["versions"].items()))
     print(f"{figures['frames']} frames of {figures['size'][0]}x{figures['size'][1]}")
-    for name, row in figures["milliseconds"].items():
+    for name, row in figures["times"].items():
         print(
-            f"  {name:14s} p50 {row['p50']:8.1f} ms   p95 {row['p95']:8.1f} ms   {row['fps']:6.2f} frames/s"
+            f"  {name:14s} p50 {row['p50_ms']:8.1f} ms   p95 {row['p95_ms']:8.1f} ms   {row['fps']:6.2f} frames/s"
         )
     if "times_faster_than_eager" in figures:
         r = figures["times_faster_than_eager"]

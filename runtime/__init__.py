@@ -1,4 +1,7 @@
-"""Real-time infrared-visible fusion: `from runtime import Fuser`. Needs numpy, OpenCV and one inference engine."""
+"""Real-time infrared-visible fusion: `from runtime import Fuser`.
+
+Needs NumPy, OpenCV and one inference engine.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,9 +43,10 @@ class Fuser:
         path = find_model(model)
         opened = open_engine(engine, path, threads)
         multiple = opened.metadata.get("shape_multiple", "")
-        if not multiple.isdecimal() or int(multiple) < 1:
+        # More could not be reflected out of the smallest picture.
+        if not multiple.isdecimal() or not 1 <= int(multiple) <= SMALLEST:
             raise InputError(
-                f"{path} has no valid 'shape_multiple' in its metadata (got '{multiple}'): "
+                f"{path} says '{multiple}' for 'shape_multiple' in its metadata, expected 1 to {SMALLEST}: "
                 f"export it with `ufuser-export`"
             )
         return cls(opened, int(multiple))
@@ -91,7 +91,9 @@ class Fuser:
 
 def _checked(image: NDArray[Any], side: str) -> NDArray[Any]:
     """The picture as uint8, uint16 or float32, H×W or H×W×3, or an InputError."""
-    if not isinstance(image, np.ndarray) or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+    if not isinstance(image, np.ndarray) or not (
+        image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+    ):
         given = f"an array of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise InputError(f"{side} is {given}: expected a NumPy array H×W (grey) or H×W×3 (BGR)")
     if min(image.shape[:2]) < SMALLEST:
@@ -121,10 +123,9 @@ def _fill(buffer: Image, image: NDArray[Any], down: int, right: int) -> None:
 
 def _quantise(level: Image, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Float levels in [0, 1] as a new array of a picture's dtype, rounded to nearest."""
-    if dtype == np.float32:
-        return np.clip(level, 0, 1)
-    if dtype == np.uint8:
-        # One pass, rounded and saturated, in C.
-        return np.asarray(cv2.convertScaleAbs(level, alpha=255.0), np.uint8)
-    scaled = level * np.float32(65535)
-    return np.clip(np.rint(scaled, out=scaled), 0, 65535).astype(np.uint16, copy=False)
+    full = _FULL[dtype]
+    scaled: Image = np.multiply(level, np.float32(full), dtype=np.float32)
+    if dtype != np.float32:
+        np.rint(scaled, out=scaled)
+    np.clip(scaled, 0, full, out=scaled)
+    return scaled.astype(dtype, copy=False)

@@ -22,7 +22,9 @@ def find_model(model: str | Path) -> Path:
     path = Path(model)
     if path.suffix or len(path.parts) > 1:
         if not path.is_file():
-            raise InputError(f"no model file {path}: expected an .onnx file, or one of {', '.join(shipped())}")
+            raise InputError(
+                f"no model file {path}: expected an .onnx file, or one of {', '.join(shipped())}"
+            )
         return path
     if str(model) not in shipped():
         raise InputError(f"unknown model '{model}': expected one of {', '.join(shipped())}, or an .onnx file")

@@ -84,7 +84,7 @@ def _claim(name: str, taken: dict[str, Path] | dict[str, Fuse], option: str) -> 
         )
 
 
-def _listed_names(path: Path) -> list[str]:
+def listed_names(path: Path) -> list[str]:
     """File stems from a list of names with or without suffix; empty lines are skipped."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
     for path, option in ((args.json, "--json"), (args.csv, "--csv")):
         if path is not None:
             table.check_writable(path, option)
-    names = _listed_names(args.list) if args.list is not None else None
+    names = listed_names(args.list) if args.list is not None else None
     pairs, left_out = match(args.ir, args.vi, folders, names)
     options = Options(not args.no_baselines, args.stretch, ssim.CONVENTIONS[args.ssim])
     if left_out:

@@ -30,7 +30,7 @@ class Engine(Protocol):
     def bind(self, height: int, width: int) -> tuple[Image, Image, Image]:
         """Buffers (ir, vi, fused), each height×width float32, that `run` reads and writes.
 
-        Both sides must be multiples of 8. The same shape gives the same buffers again.
+        Both sides must be multiples of the model's `shape_multiple`. The same shape gives the same buffers again.
         """
 
     def run(self) -> None:

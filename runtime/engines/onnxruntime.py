@@ -27,21 +27,34 @@ class OnnxRuntimeEngine:
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                str(model), options, providers=["CPUExecutionProvider"]
+            )
         except Exception as e:  # the bindings raise a class per status code, all derived from Exception alone
             reason = str(e).strip().splitlines()[0][:200]
             raise InputError(f"{model} is not an ONNX file that ONNX Runtime can load: {reason}") from None
-        names = {i.name for i in self._session.get_inputs()}, {o.name for o in self._session.get_outputs()}
-        if names != (set(INPUTS), {OUTPUT}):
-            raise InputError(
-                f"{model} is no fusion model: it takes {sorted(names[0])} and gives {sorted(names[1])}, "
-                f"expected inputs ir, vi and output fused as `ufuser-export` writes them"
-            )
+        self._check_signature(model)
         self._metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         self._binding = self._session.io_binding()
         self._shape: tuple[int, int] | None = None
         self._buffers: tuple[Image, Image, Image]
         self._values: list[object] = []  # keeps the bound OrtValues alive
+
+    def _check_signature(self, model: Path) -> None:
+        """Refuse a model that takes or gives something else than U-Fuser's kind of network does."""
+        ends = [*self._session.get_inputs(), *self._session.get_outputs()]
+        found = {e.name: (e.type, list(e.shape)) for e in ends}
+        fits = set(found) == {*INPUTS, OUTPUT} and all(
+            kind == "tensor(float)" and len(shape) == 4 and shape[1] == 1 and isinstance(shape[2], str)
+            and isinstance(shape[3], str)
+            for kind, shape in found.values()
+        )  # fmt: skip
+        if not fits:
+            said = ", ".join(f"{name} {kind} {shape}" for name, (kind, shape) in found.items())
+            raise InputError(
+                f"{model} is no fusion model: it has {said}; expected inputs ir, vi and output fused, float, "
+                f"[batch, 1, height, width] with dynamic height and width, as `ufuser-export` writes them"
+            )
 
     @property
     def name(self) -> str:

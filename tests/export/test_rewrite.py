@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 from export.rewrite import (
     FusedLayerNorm,
     GramAttention,
+    fold_affine,
     fold_expansion,
     folded_qkv,
     rewrite,
     single_channel_attention,
+    standardised_norm,
 )
 from export.to_onnx import count_macs
 from train.models.ufuser import (
@@ -90,10 +93,30 @@ def test_gram_attention_on_flat_maps(level: float) -> None:
 
 
 @pytest.mark.parametrize("channels", [8, 16, 32])
-def test_fused_layer_norm(channels: int) -> None:
+@pytest.mark.parametrize("way", [FusedLayerNorm, standardised_norm])
+def test_layer_norm(channels: int, way: Callable[[ChannelLayerNorm], nn.Module]) -> None:
     norm = randomised(ChannelLayerNorm(channels))
     x = picture(channels, (24, 40)) * 3 + 1
-    assert_same(norm(x), FusedLayerNorm(norm)(x))
+    assert_same(norm(x), way(norm)(x))
+
+
+@pytest.mark.parametrize("way", [FusedLayerNorm, standardised_norm])
+@pytest.mark.parametrize("level", [0.0, 1.0, 100.0])
+def test_layer_norm_of_flat_pixels(way: Callable[[ChannelLayerNorm], nn.Module], level: float) -> None:
+    norm = randomised(ChannelLayerNorm(8))
+    x = torch.full((1, 8, 16, 16), level)
+    assert (norm(x) - way(norm)(x)).abs().max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_affine_part_of_a_norm_in_the_feed_forward(size: tuple[int, int]) -> None:
+    norm, mlp = randomised(ChannelLayerNorm(8)), randomised(GatedFeedForward(8), seed=1)
+    x = picture(8, size) * 3 + 1
+    before = mlp(norm(x))
+    standardise = fold_affine(norm, mlp)
+    assert_same(before, mlp(standardise(x)))
+    fold_expansion(mlp)
+    assert_same(before, mlp(standardise(x)))
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -31,8 +31,9 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
         inputs: Sequence[str] = ("ir", "vi"),
         metadata: dict[str, str] | None = None,
         constants: dict[str, np.ndarray] | None = None,
+        layout: Sequence[int | str] = ("b", 1, "h", "w"),
     ) -> Path:
-        helper, layout = onnx.helper, ["b", 1, "h", "w"]
+        helper = onnx.helper
         graph = helper.make_graph(
             [helper.make_node(op, takes, gives, **attributes) for op, takes, gives, attributes in nodes],
             name,

@@ -234,3 +234,11 @@ def test_nothing_of_an_earlier_picture_remains(fuser: Fuser) -> None:
     for size in ((61, 59), (33, 70), (61, 59)):
         dark = np.zeros(size, np.uint8)
         assert not fuser.fuse(dark, dark).any()
+
+
+def test_answers_outside_the_range_are_clipped(make_model: Any) -> None:
+    """A negative level is black, not its absolute value."""
+    path = make_model("difference", [("Sub", ["ir", "vi"], ["fused"], {})])
+    for dtype, full in ((np.uint8, 255), (np.uint16, 65535), (np.float32, 1.0)):
+        dark, bright = np.full((16, 24), 0, dtype), np.full((16, 24), full, dtype)
+        assert Fuser.open(path).fuse(dark, bright).max() == 0

@@ -64,7 +64,14 @@ def test_model_of_another_kind(make_model: Any) -> None:
         Fuser.open(path)
 
 
-@pytest.mark.parametrize("value", [None, "", "eight", "0", "-8"])
+@pytest.mark.parametrize("layout", [("b", 3, "h", "w"), (1, 1, 64, 64), ("b", "h", "w")])
+def test_model_of_another_shape(make_model: Any, layout: tuple[int | str, ...]) -> None:
+    path = make_model("shaped", layout=layout)
+    with pytest.raises(InputError, match=r"no fusion model.*dynamic height and width"):
+        Fuser.open(path)
+
+
+@pytest.mark.parametrize("value", [None, "", "eight", "0", "-8", "32"])
 def test_shape_multiple_must_be_there(make_model: Any, value: str | None) -> None:
     path = make_model(
         "bare", metadata={"model": "bare"} | ({} if value is None else {"shape_multiple": value})
