@@ -30,6 +30,7 @@ from runtime.machine import Machine, versions
 from runtime.models import find_model
 from runtime.telemetry import Durations
 
+EAGER = "PyTorch eager"
 Pair = tuple[NDArray[Any], NDArray[Any]]
 
 
@@ -42,6 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--list", type=Path, help="file with the stems to use, one a line (default: all common)"
     )
     parser.add_argument("--model", default="ufuser", help="shipped model or ONNX file (default: ufuser)")
+    parser.add_argument("--engines", default="onnxruntime", metavar="A,B", help="(default: onnxruntime)")
     parser.add_argument(
         "--checkpoint", type=Path, help="checkpoint for the PyTorch peer; without it no peer is timed"
     )
@@ -65,24 +67,30 @@ def run(args: argparse.Namespace) -> int:
     height, width = _size(args.size)
     sizes = [_size(text) for text in args.memory.split(",")] if args.memory else []
     pairs = _pairs(args.ir, args.vi, args.list, height, width)
-    contenders = {"runtime": _runtime(args.model, args.threads)}
+    contenders = {name: _runtime(args.model, name, args.threads) for name in args.engines.split(",")}
     if args.checkpoint:
-        contenders["PyTorch eager"] = _eager(args.checkpoint, args.threads)
+        contenders[EAGER] = _eager(args.checkpoint, args.threads)
     times = interleave(contenders, pairs, args.rounds)
     figures: dict[str, Any] = {
         "machine": asdict(Machine.here()),
         "threads": args.threads,
         "versions": versions() | ({"torch": version("torch")} if args.checkpoint else {}),
         "size": [height, width],
-        "frames": len(times["runtime"]),
+        "frames": len(pairs) * args.rounds,
         "times": {name: _summary(seconds) for name, seconds in times.items()},
     }
     if args.checkpoint:
-        ratios = np.array(times["PyTorch eager"]) / np.array(times["runtime"])
+        eager = np.array(times.pop(EAGER))
+        ratios = {name: eager / np.array(seconds) for name, seconds in times.items()}
         figures["times_faster_than_eager"] = {
-            f"p{q}": round(float(np.percentile(ratios, q)), 2) for q in (5, 50, 95)
+            name: {f"p{q}": round(float(np.percentile(ratio, q)), 2) for q in (5, 50, 95)}
+            for name, ratio in ratios.items()
         }
-    figures["peak_memory_mib"] = {f"{h}x{w}": peak_memory(args.model, args.threads, h, w) for h, w in sizes}
+    figures["peak_memory_mib"] = {
+        f"{name} at {h}x{w}": peak_memory(args.model, name, args.threads, h, w)
+        for name in times
+        for h, w in sizes
+    }
     if args.profile:
         figures["milliseconds_by_operator"] = operator_profile(
             find_model(args.model), args.threads, height, width
@@ -110,20 +118,27 @@ def interleave(
     return times
 
 
-def peak_memory(model: str, threads: int, height: int, width: int) -> int:
+def peak_memory(model: str, engine: str, threads: int, height: int, width: int) -> int:
     """Largest resident memory, in MiB, of a fresh process that opens the model and fuses three pairs."""
     code = (
         "import resource, sys, numpy as np\n"
         "from runtime import Fuser\n"
-        "model, threads, h, w = sys.argv[1], *map(int, sys.argv[2:])\n"
+        "model, engine = sys.argv[1:3]; threads, h, w = map(int, sys.argv[3:])\n"
         "rng = np.random.default_rng(0)\n"
         "ir = rng.integers(0, 256, (h, w), np.uint8); vi = rng.integers(0, 256, (h, w, 3), np.uint8)\n"
-        "fuser = Fuser.open(model, threads=threads)\n"
+        "fuser = Fuser.open(model, engine, threads)\n"
         "for _ in range(3): fuser.fuse(ir, vi)\n"
         "unit = 1 if sys.platform == 'darwin' else 1024\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit >> 20)\n"
     )
-    command = [sys.executable, "-c", code, str(find_model(model)), *map(str, (threads, height, width))]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        str(find_model(model)),
+        engine,
+        *map(str, (threads, height, width)),
+    ]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -151,10 +166,10 @@ def operator_profile(model: Path, threads: int, height: int, width: int, runs: i
     return {name: round(total / runs / 1000, 1) for name, total in spent.most_common()}
 
 
-def _runtime(model: str, threads: int) -> Callable[[Pair], None]:
+def _runtime(model: str, engine: str, threads: int) -> Callable[[Pair], None]:
     from runtime import Fuser
 
-    fuser = Fuser.open(model, threads=threads)
+    fuser = Fuser.open(model, engine, threads)
     return lambda pair: void(fuser.fuse(*pair))
 
 
@@ -207,10 +222,10 @@ def _print(figures: dict[str, Any]) -> None:
             f"  {name:14s} p50 {row['p50_ms']:8.1f} ms   p95 {row['p95_ms']:8.1f} ms   {row['fps']:6.2f} frames/s"
         )
     if "times_faster_than_eager" in figures:
-        r = figures["times_faster_than_eager"]
-        print(f"  ratio, frame by frame: {r['p50']}x (5 % to 95 %: {r['p5']}x to {r['p95']}x)")
-    for size, mib in figures["peak_memory_mib"].items():
-        print(f"  peak memory at {size}: {mib} MiB")
+        for name, r in figures["times_faster_than_eager"].items():
+            print(f"  eager / {name}, frame by frame: {r['p50']}x (5 % to 95 %: {r['p5']}x to {r['p95']}x)")
+    for where, mib in figures["peak_memory_mib"].items():
+        print(f"  peak memory of {where}: {mib} MiB")
     operators = figures.get("milliseconds_by_operator", {})
     total = sum(operators.values())
     for name, ms in operators.items():

@@ -32,7 +32,7 @@ class Fuser:
 
         Args:
             model: name of a shipped model, or the path of an ONNX file written by `ufuser-export`.
-            engine: `onnxruntime`.
+            engine: `onnxruntime`, or `openvino`: faster on a CPU, but a second or two for every new size.
             threads: CPU threads; None takes one per physical core.
 
         Raises:

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_PACKAGES = ("ufuser", "numpy", "opencv-python", "onnxruntime", "onnxruntime-gpu", "tensorrt", "av")
+_PACKAGES = (
+    "ufuser",
+    "numpy",
+    "opencv-python",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "av",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ ROOMS = {
     "export": {"train", "runtime"},
     "benchmarks": {"train", "runtime", "export"},
 }
-TORCH_FREE = ("runtime",)
 
 
 def imported(path: Path) -> set[str]:
@@ -37,12 +36,6 @@ def test_imports_only_run_downwards(room: str) -> None:
     for path in files:
         ours = imported(path) & set(ROOMS) - {room}
         assert ours <= ROOMS[room], f"{path} imports {ours - ROOMS[room]}"
-
-
-@pytest.mark.parametrize("room", TORCH_FREE)
-def test_the_runtime_imports_neither_torch_nor_onnx(room: str) -> None:
-    for path in (ROOT / room).rglob("*.py"):
-        assert not imported(path) & {"torch", "onnx", "onnxscript", "safetensors"}, path
 
 
 def test_ci_runs_the_commands_of_the_readme_as_they_stand() -> None:

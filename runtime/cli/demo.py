@@ -50,7 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--out", type=Path, default=Path("ufuser-demo"), metavar="DIR", help="folder (default: %(default)s)"
     )
     parser.add_argument(
-        "--frames", type=int, default=48, metavar="N", help=f"frames, {_FPS} a second (default: %(default)s)"
+        "--frames", type=int, default=36, metavar="N", help=f"frames, {_FPS} a second (default: %(default)s)"
     )
     parser.add_argument("--size", default="640x480", metavar="WxH", help="pixels (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="chooses the street (default: %(default)s)")

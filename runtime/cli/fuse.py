@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from runtime.cli.inputs import Inputs, frames_left, open_inputs
 from runtime.color import luma
+from runtime.engines import ENGINES
 from runtime.errors import InputError
 from runtime.frame import Frame
 from runtime.fuser import Fuser
@@ -82,7 +83,9 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "lossless, .avi MJPEG)",
     )
     parser.add_argument("--model", default="ufuser", help="shipped model or ONNX file (default: %(default)s)")
-    parser.add_argument("--engine", default="onnxruntime", help="what runs it (default: %(default)s)")
+    parser.add_argument(
+        "--engine", default="onnxruntime", help=f"what runs it: {' or '.join(ENGINES)} (default: %(default)s)"
+    )
     parser.add_argument("--grey", action="store_true", help="write the fused luma alone, without colour")
     parser.add_argument("--stretch", action="store_true", help="spread each picture's levels, for stills")
     parser.add_argument("--resize", action="store_true", help="scale infrared to the visible's size")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +13,8 @@ from runtime.errors import InputError
 
 Image = NDArray[np.float32]
 
-ENGINES = ("onnxruntime",)
+ENGINES = ("onnxruntime", "openvino")
+INPUTS, OUTPUT = ("ir", "vi"), "fused"
 
 
 class Engine(Protocol):
@@ -37,6 +38,32 @@ class Engine(Protocol):
         """Fuse what lies in the bound ir and vi into the bound fused."""
 
 
+def check_signature(model: Path, found: Mapping[str, tuple[str, Sequence[int | str]]], kind: str) -> None:
+    """Refuse a model that takes or gives something else than a fusion network does.
+
+    Args:
+        model: the file, for the message.
+        found: element type and shape of every input and output by name; dynamic axes as text.
+        kind: what the engine calls float32.
+
+    Raises:
+        InputError: naming what was found and what is expected.
+    """
+    fits = set(found) == {*INPUTS, OUTPUT} and all(
+        element == kind
+        and len(shape) == 4
+        and shape[1] == 1
+        and all(isinstance(side, str) for side in shape[2:])
+        for element, shape in found.values()
+    )
+    if not fits:
+        said = ", ".join(f"{name} {element} {list(shape)}" for name, (element, shape) in found.items())
+        raise InputError(
+            f"{model} is no fusion model: it has {said}; expected inputs ir, vi and output fused, float, "
+            f"[batch, 1, height, width] with dynamic height and width, as `ufuser-export` writes them"
+        )
+
+
 def open_engine(name: str, model: Path, threads: int | None) -> Engine:
     """Load a model file into an engine.
 
@@ -52,4 +79,8 @@ def open_engine(name: str, model: Path, threads: int | None) -> Engine:
         from runtime.engines.onnxruntime import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(model, threads)
+    if name == "openvino":
+        from runtime.engines.openvino import OpenVinoEngine
+
+        return OpenVinoEngine(model, threads)
     raise InputError(f"unknown engine '{name}': expected one of {', '.join(ENGINES)}")

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.engines import Image
+from runtime.engines import INPUTS, OUTPUT, Image, check_signature
 from runtime.errors import InputError
-
-INPUTS, OUTPUT = ("ir", "vi"), "fused"
 
 
 class OnnxRuntimeEngine:
@@ -33,28 +31,13 @@ class OnnxRuntimeEngine:
         except Exception as e:  # the bindings raise a class per status code, all derived from Exception alone
             reason = str(e).strip().splitlines()[0][:200]
             raise InputError(f"{model} is not an ONNX file that ONNX Runtime can load: {reason}") from None
-        self._check_signature(model)
+        ends = (*self._session.get_inputs(), *self._session.get_outputs())
+        check_signature(model, {e.name: (e.type, e.shape) for e in ends}, "tensor(float)")
         self._metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         self._binding = self._session.io_binding()
         self._shape: tuple[int, int] | None = None
         self._buffers: tuple[Image, Image, Image]
         self._values: list[object] = []  # keeps the bound OrtValues alive
-
-    def _check_signature(self, model: Path) -> None:
-        """Refuse a model that takes or gives something else than U-Fuser's kind of network does."""
-        ends = [*self._session.get_inputs(), *self._session.get_outputs()]
-        found = {e.name: (e.type, list(e.shape)) for e in ends}
-        fits = set(found) == {*INPUTS, OUTPUT} and all(
-            kind == "tensor(float)" and len(shape) == 4 and shape[1] == 1 and isinstance(shape[2], str)
-            and isinstance(shape[3], str)
-            for kind, shape in found.values()
-        )  # fmt: skip
-        if not fits:
-            said = ", ".join(f"{name} {kind} {shape}" for name, (kind, shape) in found.items())
-            raise InputError(
-                f"{model} is no fusion model: it has {said}; expected inputs ir, vi and output fused, float, "
-                f"[batch, 1, height, width] with dynamic height and width, as `ufuser-export` writes them"
-            )
 
     @property
     def name(self) -> str:

@@ -180,9 +180,13 @@ def test_bad_input_is_one_line_and_exit_code_2(
 )
 def test_other_bad_pictures_are_named(pictures: Path, spoil: Callable[[Path], None], words: str) -> None:
     spoil(pictures)
-    pairs, _ = match(pictures / "ir", pictures / "vi", {"mine": pictures / "fused"})
-    with pytest.raises(InputError, match=words):
+
+    def attempt() -> None:
+        pairs, _ = match(pictures / "ir", pictures / "vi", {"mine": pictures / "fused"})
         measure(pairs, Options(), workers=1)
+
+    with pytest.raises(InputError, match=words):
+        attempt()
 
 
 def test_every_listed_name_must_be_everywhere(pictures: Path) -> None:

@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 
 from runtime import Fuser, InputError
 from runtime.color import luma
+from runtime.engines import ENGINES
 
 FULL = {"uint8": 255, "uint16": 65535, "float32": 1}
 
 
-@pytest.fixture(scope="module")
-def fuser(max_model: Path) -> Fuser:
-    return Fuser.open(max_model, threads=1)
+@pytest.fixture(scope="module", params=ENGINES)
+def fuser(request: pytest.FixtureRequest, max_model: Path) -> Fuser:
+    pytest.importorskip(request.param)
+    return Fuser.open(max_model, request.param, threads=1)
 
 
 def picture(shape: tuple[int, ...], dtype: str = "uint8", seed: int = 0) -> np.ndarray:

@@ -13,7 +13,7 @@ import pytest
 import runtime
 
 ROOT = Path(runtime.__file__).parent
-HEAVY = ("torch", "onnx", "onnxruntime", "av", "tensorrt")
+HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "av", "tensorrt")
 FORBIDDEN = {"torch", "onnx", "train", "export", "benchmarks"}
 LIMIT = 0.5
 """Seconds."""

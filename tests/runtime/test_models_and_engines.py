@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from runtime import Fuser, InputError
@@ -36,10 +37,13 @@ def test_unknown_engine_names_the_known_ones(max_model: Path) -> None:
         Fuser.open(max_model, engine="tensorflow")
 
 
-def test_engine_not_installed_names_the_extra(max_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(InputError, match=r"not installed.*ufuser\[cpu\]"):
-        Fuser.open(max_model)
+@pytest.mark.parametrize(("engine", "extra"), [("onnxruntime", "cpu"), ("openvino", "openvino")])
+def test_engine_not_installed_names_the_extra(
+    max_model: Path, monkeypatch: pytest.MonkeyPatch, engine: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, engine, None)
+    with pytest.raises(InputError, match=rf"not installed.*ufuser\[{extra}\]"):
+        Fuser.open(max_model, engine)
 
 
 @pytest.mark.parametrize("threads", [0, -3])
@@ -48,39 +52,58 @@ def test_threads(max_model: Path, threads: int) -> None:
         Fuser.open(max_model, threads=threads)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("content", [b"", b"not a model at all", None], ids=["empty", "text", "cut off"])
-def test_broken_file(max_model: Path, tmp_path: Path, content: bytes | None) -> None:
+def test_broken_file(max_model: Path, tmp_path: Path, content: bytes | None, engine: str) -> None:
     path = tmp_path / "broken.onnx"
     whole = max_model.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if content is None else content)
     with pytest.raises(InputError, match=r"broken\.onnx") as caught:
-        Fuser.open(path)
+        Fuser.open(path, engine)
     assert "\n" not in str(caught.value)
 
 
-def test_model_of_another_kind(make_model: Any) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_model_of_another_kind(make_model: Any, engine: str) -> None:
     path = make_model("classifier", [("Relu", ["image"], ["fused"], {})], inputs=["image"])
     with pytest.raises(InputError, match=r"no fusion model.*image.*expected inputs ir, vi"):
-        Fuser.open(path)
+        Fuser.open(path, engine)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("layout", [("b", 3, "h", "w"), (1, 1, 64, 64), ("b", "h", "w")])
-def test_model_of_another_shape(make_model: Any, layout: tuple[int | str, ...]) -> None:
+def test_model_of_another_shape(make_model: Any, layout: tuple[int | str, ...], engine: str) -> None:
     path = make_model("shaped", layout=layout)
     with pytest.raises(InputError, match=r"no fusion model.*dynamic height and width"):
-        Fuser.open(path)
+        Fuser.open(path, engine)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("value", [None, "", "eight", "0", "-8", "32"])
-def test_shape_multiple_must_be_there(make_model: Any, value: str | None) -> None:
+def test_shape_multiple_must_be_there(make_model: Any, value: str | None, engine: str) -> None:
     path = make_model(
         "bare", metadata={"model": "bare"} | ({} if value is None else {"shape_multiple": value})
     )
     with pytest.raises(InputError, match=r"shape_multiple.*ufuser-export"):
-        Fuser.open(path)
+        Fuser.open(path, engine)
 
 
-def test_metadata_and_name_are_told(max_model: Path) -> None:
-    engine = Fuser.open(max_model).engine
+@pytest.mark.parametrize(("name", "said"), [("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO")])
+def test_metadata_and_name_are_told(max_model: Path, name: str, said: str) -> None:
+    pytest.importorskip(name)
+    engine = Fuser.open(max_model, name).engine
     assert engine.metadata["model"] == "max"
-    assert engine.name.startswith("ONNX Runtime")
+    assert engine.metadata["shape_multiple"] == "8"
+    assert engine.name.startswith(said)
+
+
+def test_engines_agree_and_keep_single_precision() -> None:
+    """A CPU with bfloat16 must not be used so unasked: it is 54 dB off, a hundred times this tolerance."""
+    pytest.importorskip("openvino")
+    rng = np.random.default_rng(5)
+    fused = {name: Fuser.open("ufuser", name, threads=1) for name in ENGINES}
+    for size in ((64, 96), (41, 67), (64, 96)):
+        ir, vi = (rng.random(size, np.float32) for _ in range(2))
+        answers = [fuser.fuse(ir, vi) for fuser in fused.values()]
+        np.testing.assert_allclose(answers[0], answers[1], atol=2e-5)
+        assert answers[0].std() > 0.05
