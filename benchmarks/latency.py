@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def interleave(
-    contenders: dict[str, Callable[[Pair], None]], pairs: list[Pair], rounds: int
+    contenders: dict[str, Callable[[Pair], object]], pairs: list[Pair], rounds: int
 ) -> dict[str, list[float]]:
     """Seconds of every contender for every pair, in turns; each is warmed up twice before."""
     for fuse in contenders.values():
@@ -167,14 +167,14 @@ def operator_profile(model: Path, threads: int, height: int, width: int, runs: i
     return {name: round(total / runs / 1000, 1) for name, total in spent.most_common()}
 
 
-def _runtime(model: str, engine: str, threads: int) -> Callable[[Pair], None]:
+def _runtime(model: str, engine: str, threads: int) -> Callable[[Pair], object]:
     from runtime import Fuser
 
     fuser = Fuser.open(model, engine, threads)
-    return lambda pair: void(fuser.fuse(*pair))
+    return lambda pair: fuser.fuse(*pair)
 
 
-def _eager(checkpoint: Path, threads: int) -> Callable[[Pair], None]:
+def _eager(checkpoint: Path, threads: int) -> Callable[[Pair], object]:
     """The network as it was trained, not rewritten; only its forward pass, without reading in or writing out."""
     import torch
 
@@ -189,10 +189,6 @@ def _eager(checkpoint: Path, threads: int) -> Callable[[Pair], None]:
             network(ir, vi)
 
     return fuse
-
-
-def void(_: object) -> None:
-    """Drop a result."""
 
 
 def _pairs(ir: Path, vi: Path, listed: Path | None, height: int, width: int) -> list[Pair]:
