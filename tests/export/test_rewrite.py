@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from export.rewrite import (
-    FusedLayerNorm,
     GramAttention,
+    TwoPathFeedForward,
     fold_affine,
-    fold_expansion,
     folded_qkv,
     rewrite,
     single_channel_attention,
@@ -93,40 +89,34 @@ def test_gram_attention_on_flat_maps(level: float) -> None:
 
 
 @pytest.mark.parametrize("channels", [8, 16, 32])
-@pytest.mark.parametrize("way", [FusedLayerNorm, standardised_norm])
-def test_layer_norm(channels: int, way: Callable[[ChannelLayerNorm], nn.Module]) -> None:
+def test_layer_norm(channels: int) -> None:
     norm = randomised(ChannelLayerNorm(channels))
     x = picture(channels, (24, 40)) * 3 + 1
-    assert_same(norm(x), way(norm)(x))
+    assert_same(norm(x), standardised_norm(norm)(x))
 
 
-@pytest.mark.parametrize("way", [FusedLayerNorm, standardised_norm])
+@pytest.mark.parametrize("channels", [8, 16, 32])
 @pytest.mark.parametrize("level", [0.0, 1.0, 100.0])
-def test_layer_norm_of_flat_pixels(way: Callable[[ChannelLayerNorm], nn.Module], level: float) -> None:
-    norm = randomised(ChannelLayerNorm(8))
-    x = torch.full((1, 8, 16, 16), level)
-    assert (norm(x) - way(norm)(x)).abs().max() <= TOLERANCE
+def test_layer_norm_of_flat_pixels(channels: int, level: float) -> None:
+    norm = randomised(ChannelLayerNorm(channels))
+    x = torch.full((1, channels, 16, 16), level)
+    # The centring convolution leaves rounding of the level, which the flat pixel's deviation, the square
+    # root of epsilon, magnifies three hundred times.
+    assert (norm(x) - standardised_norm(norm)(x)).abs().max() <= TOLERANCE * max(1.0, level)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_affine_part_of_a_norm_in_the_feed_forward(size: tuple[int, int]) -> None:
-    norm, mlp = randomised(ChannelLayerNorm(8)), randomised(GatedFeedForward(8), seed=1)
-    x = picture(8, size) * 3 + 1
+@pytest.mark.parametrize("channels", [8, 16, 32])
+def test_the_feed_forward_with_and_without_the_norms_affine_part(
+    channels: int, size: tuple[int, int]
+) -> None:
+    norm, mlp = randomised(ChannelLayerNorm(channels)), randomised(GatedFeedForward(channels), seed=1)
+    x = picture(channels, size) * 3 + 1
+    assert_same(mlp(x), TwoPathFeedForward(mlp)(x))
     before = mlp(norm(x))
     standardise = fold_affine(norm, mlp)
     assert_same(before, mlp(standardise(x)))
-    fold_expansion(mlp)
-    assert_same(before, mlp(standardise(x)))
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("channels", [8, 16])
-def test_folded_expansion(channels: int, size: tuple[int, int]) -> None:
-    mlp = randomised(GatedFeedForward(channels))
-    folded = copy.deepcopy(mlp)
-    fold_expansion(folded)
-    x = picture(channels, size)
-    assert_same(mlp(x), folded(x))
+    assert_same(before, TwoPathFeedForward(mlp)(standardise(x)))
 
 
 @pytest.mark.parametrize("size", [(16, 16), (24, 40), (72, 104)])
