@@ -26,14 +26,19 @@ class Fuser:
 
     @classmethod
     def open(
-        cls, model: str | Path = "ufuser", engine: str = "onnxruntime", threads: int | None = None
+        cls,
+        model: str | Path = "ufuser",
+        engine: str = "onnxruntime",
+        threads: int | None = None,
+        cpu_precision: str = "fp32",
     ) -> Fuser:
         """Load a model.
 
         Args:
             model: name of a shipped model, or the path of an ONNX file written by `ufuser-export`.
-            engine: `onnxruntime`, or `openvino`: faster on a CPU, but a second or two for every new size.
+            engine: one of `runtime.engines.ENGINES`, or `auto` for the fastest that is installed.
             threads: CPU threads; None takes one per physical core.
+            cpu_precision: `fp32`, or `bf16` with OpenVINO on a CPU that has it: about twice as fast, less exact.
 
         Raises:
             InputError: unknown model or engine, engine not installed, or a file that is no fusion model.
@@ -41,7 +46,7 @@ class Fuser:
         if threads is not None and threads < 1:
             raise InputError(f"threads {threads}: expected at least 1")
         path = find_model(model)
-        opened = open_engine(engine, path, threads)
+        opened = open_engine(engine, path, threads, cpu_precision)
         multiple = opened.metadata.get("shape_multiple", "")
         # More could not be reflected out of the smallest picture.
         if not multiple.isdecimal() or not 1 <= int(multiple) <= SMALLEST:

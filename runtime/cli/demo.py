@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from runtime.cli.options import add_fuser_options, open_fuser
 from runtime.contact_sheet import Row, contact_sheet
 from runtime.errors import InputError
 from runtime.files import make_folder, require_writable, write_bytes
@@ -54,8 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument("--size", default="640x480", metavar="WxH", help="pixels (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="chooses the street (default: %(default)s)")
-    parser.add_argument("--model", default="ufuser", help="shipped model or ONNX file (default: %(default)s)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one a core)")
+    add_fuser_options(parser)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
 
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     stages, moments = _Stages(), _moments(args.frames)
     rows: list[Row] = []
     with ExitStack() as stack:
-        fuser = Fuser.open(args.model, threads=args.threads)
+        fuser = open_fuser(args)
         query = f"fps={_FPS}&size={args.size}&seed={args.seed}"
         ir, vi = open_pair(f"sim://thermal?{query}", f"sim://visible?{query}")
         _prepare(stack, folder)

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.cli.inputs import Inputs, frames_left, open_inputs
+from runtime.cli.options import add_fuser_options, open_fuser
 from runtime.color import luma
-from runtime.engines import ENGINES
 from runtime.errors import InputError
 from runtime.frame import Frame
 from runtime.fuser import Fuser
@@ -82,14 +82,10 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         help="a picture (.png, .jpg, .tif, .bmp), a folder (a .png each), or a video (.mp4 H.264, .mkv FFV1 "
         "lossless, .avi MJPEG)",
     )
-    parser.add_argument("--model", default="ufuser", help="shipped model or ONNX file (default: %(default)s)")
-    parser.add_argument(
-        "--engine", default="onnxruntime", help=f"what runs it: {' or '.join(ENGINES)} (default: %(default)s)"
-    )
+    add_fuser_options(parser)
     parser.add_argument("--grey", action="store_true", help="write the fused luma alone, without colour")
     parser.add_argument("--stretch", action="store_true", help="spread each picture's levels, for stills")
     parser.add_argument("--resize", action="store_true", help="scale infrared to the visible's size")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one a core)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
 
@@ -100,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         inputs = open_inputs(args.ir, args.vi, args.out, stack)
         # The sink before the model: an output that cannot be written should not cost the loading.
         sink = stack.enter_context(_open_sink(inputs, args.out))
-        fuser = Fuser.open(args.model, args.engine, args.threads)
+        fuser = open_fuser(args)
         progress = stack.enter_context(Progress("fused", inputs.total()))
         began = time.perf_counter()
         stored_as = args.out if inputs.kind == "image" else Path("fused.png")

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, compiled for the shapes in use."""
+"""OpenVINO on the CPU."""
 
 from __future__ import annotations
 
@@ -15,31 +15,41 @@ from runtime.errors import InputError
 
 _KEPT = 4
 """Shapes whose compiled network and buffers are kept; a second or two of compiling each."""
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+CPU_PRECISIONS = tuple(_HINTS)
+"""What a float32 graph may be computed in on a CPU."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Compiled:
-    """The network for one shape, with the buffers it reads and writes in place."""
+@dataclass(slots=True)
+class _Shape:
+    """One shape in use: the buffers that its requests read and write in place."""
 
-    request: Any
     buffers: tuple[Image, Image, Image]
+    request: Any
+    """Of the network for any shape at first, of one compiled for this shape once it comes again."""
+    own: bool = False
 
 
 class OpenVinoEngine:
-    """An `Engine` (see `runtime.engines`) that compiles the network anew for every shape it meets.
+    """An `Engine` (see `runtime.engines`) that compiles the network for every shape that comes twice.
 
-    A fixed shape runs faster than a dynamic one. Many sizes in one folder are better served by ONNX Runtime.
+    A fixed shape runs a sixth faster than a dynamic one, but takes a second or two of compiling: a camera's
+    frames are worth it, the pictures of a folder, each of another size, are not.
     """
 
-    def __init__(self, model: Path, threads: int | None) -> None:
+    def __init__(self, model: Path, threads: int | None, precision: str = "fp32") -> None:
         try:
             import openvino
         except ImportError:
             raise InputError('openvino is not installed: pip install "ufuser[openvino]"') from None
         self._openvino = openvino
         self._core = openvino.Core()
+        self._precision = self._supported(precision)
         # Where a CPU has bfloat16, OpenVINO would take it without a word.
-        self._options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        self._options: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "PERFORMANCE_HINT": "LATENCY",
+        }
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
         self._path = model
@@ -53,29 +63,54 @@ class OpenVinoEngine:
         }
         check_signature(model, found, "f32")
         self._metadata = _metadata(network)
-        self._compiled: OrderedDict[tuple[int, int], _Compiled] = OrderedDict()
-        self._current: _Compiled
+        self._any_shape: Any = None  # the request for shapes that came once
+        self._shapes: OrderedDict[tuple[int, int], _Shape] = OrderedDict()
+        self._current: _Shape
 
     @property
     def name(self) -> str:
-        return f"OpenVINO {self._openvino.__version__.split('-')[0]}, CPU"
+        precision = "" if self._precision == "fp32" else f" in {self._precision}"
+        return f"OpenVINO {self._openvino.__version__.split('-')[0]}, CPU{precision}"
 
     @property
     def metadata(self) -> Mapping[str, str]:
         return self._metadata
 
     def bind(self, height: int, width: int) -> tuple[Image, Image, Image]:
-        shape = height, width
-        if shape not in self._compiled:
-            self._compiled[shape] = self._compile(height, width)
-            if len(self._compiled) > _KEPT:
-                self._compiled.popitem(last=False)
-        self._compiled.move_to_end(shape)
-        self._current = self._compiled[shape]
-        return self._current.buffers
+        key = height, width
+        shape = self._shapes.get(key)
+        if shape is None:
+            if self._any_shape is None:
+                self._any_shape = self._compile(-1, -1)
+            ir, vi, fused = (np.zeros((1, 1, height, width), np.float32) for _ in range(3))
+            shape = self._shapes[key] = _Shape((ir[0, 0], vi[0, 0], fused[0, 0]), self._any_shape)
+            if len(self._shapes) > _KEPT:
+                self._shapes.popitem(last=False)
+        elif not shape.own:
+            # A stream has begun: the network for any shape, and its memory, are let go.
+            self._any_shape = None
+            self._shapes = OrderedDict((k, v) for k, v in self._shapes.items() if v.own)
+            shape.request = None
+            shape.request, shape.own = self._compile(height, width), True
+            self._shapes[key] = shape
+        self._shapes.move_to_end(key)
+        for name, array in zip((*INPUTS, OUTPUT), shape.buffers, strict=True):
+            shape.request.set_tensor(name, self._openvino.Tensor(array[None, None], shared_memory=True))
+        self._current = shape
+        return shape.buffers
 
     def run(self) -> None:
         self._current.request.infer()
+
+    def _supported(self, precision: str) -> str:
+        if precision not in _HINTS:
+            raise InputError(f"CPU precision '{precision}': expected {' or '.join(_HINTS)}")
+        capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision == "bf16" and "BF16" not in capabilities:
+            raise InputError(
+                "this CPU has no bfloat16 arithmetic (AVX-512 BF16 or AMX): expected --cpu-precision fp32"
+            )
+        return precision
 
     def _read(self) -> Any:
         try:
@@ -85,14 +120,11 @@ class OpenVinoEngine:
             reason = (lines[-1] if lines else type(e).__name__)[:200]
             raise InputError(f"{self._path} is not an ONNX file that OpenVINO can load: {reason}") from None
 
-    def _compile(self, height: int, width: int) -> _Compiled:
+    def _compile(self, height: int, width: int) -> Any:
+        """A request of the network for one shape; −1 leaves a side open."""
         network = self._read()
         network.reshape({name: [1, 1, height, width] for name in INPUTS})
-        request = self._core.compile_model(network, "CPU", self._options).create_infer_request()
-        ir, vi, fused = (np.zeros((1, 1, height, width), np.float32) for _ in range(3))
-        for name, array in ((INPUTS[0], ir), (INPUTS[1], vi), (OUTPUT, fused)):
-            request.set_tensor(name, self._openvino.Tensor(array, shared_memory=True))
-        return _Compiled(request, (ir[0, 0], vi[0, 0], fused[0, 0]))
+        return self._core.compile_model(network, "CPU", self._options).create_infer_request()
 
 
 def _metadata(network: Any) -> dict[str, str]:
