@@ -1,0 +1,99 @@
+"""What the papers printed, as data: `tables.toml` describes each table, a CSV of its name holds the cells.
+
+Cells are kept as printed ("0.20", not 0.2), so that a test can find every row in the papers' text again.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+
+from runtime.errors import InputError
+
+_FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One printed table, or the part of one that has the same columns."""
+
+    name: str
+    paper: str
+    """Title and venue."""
+    printed_as: str
+    """Its number in the paper."""
+    caption: str
+    convention: str
+    """What the figures are, in which unit, and which way is better."""
+    resolution: str
+    gpu: str
+    remarks: tuple[str, ...]
+    keys: tuple[str, ...]
+    """Columns that together name a row."""
+    labels: tuple[str, ...]
+    """Columns that say something about a row, but are no figures."""
+    columns: tuple[str, ...]
+    """Columns of figures."""
+    rows: tuple[dict[str, str], ...]
+    """Column → cell as printed; empty where the paper left it empty."""
+
+    def select(self, **keys: str) -> tuple[dict[str, str], ...]:
+        """The rows whose cells are these, as `select(dataset="TNO")`."""
+        return tuple(row for row in self.rows if all(row[key] == value for key, value in keys.items()))
+
+    def value(self, column: str, **keys: str) -> float:
+        """One figure. Raises KeyError where the keys name no row or several, or there is no such column."""
+        rows = self.select(**keys)
+        if len(rows) != 1 or column not in self.columns:
+            raise KeyError(f"{self.name}: {column} of {keys} names {len(rows)} rows")
+        return float(rows[0][column])
+
+
+def names() -> list[str]:
+    """All tables, in the order of `tables.toml`."""
+    return list(_index()["tables"])
+
+
+def load(name: str) -> Table:
+    """Read a table.
+
+    Raises:
+        InputError: no table of that name.
+    """
+    index = _index()
+    if name not in index["tables"]:
+        raise InputError(f"no published table '{name}': expected one of {', '.join(index['tables'])}")
+    entry = index["tables"][name]
+    paper = index["papers"][entry["paper"]]
+    with (_FOLDER / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        rows = tuple(reader)
+        head = reader.fieldnames or []
+    keys, labels = tuple(entry["keys"]), tuple(entry.get("labels", ()))
+    return Table(
+        name,
+        f"{paper['title']}, {paper['venue']}",
+        entry["printed_as"],
+        entry["caption"],
+        entry["convention"],
+        entry["resolution"],
+        entry["gpu"],
+        tuple(entry["remarks"]),
+        keys,
+        labels,
+        tuple(column for column in head if column not in (*keys, *labels)),
+        rows,
+    )
+
+
+def _index() -> dict[str, Any]:
+    index: dict[str, Any] = tomllib.loads((_FOLDER / "tables.toml").read_text(encoding="utf-8"))
+    return index
