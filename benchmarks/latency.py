@@ -1,7 +1,7 @@
-"""`python -m benchmarks latency`: the runtime beside the same network in PyTorch eager, in one run.
+"""`python -m benchmarks latency`: the runtime beside its peers, in one run.
 
-Repetitions are interleaved (A B A B), so that a machine's drift hits both alike; the ratio is taken pair by
-pair. Peak memory is that of a fresh process each.
+Every contender is a process of its own (`benchmarks.worker`); repetitions are interleaved pair by pair
+(A B C A B C), so that a machine's drift hits all alike, and a ratio is taken within each turn.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict
-from importlib.metadata import version
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,208 +22,272 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import results
+from benchmarks.operators import operator_times
 from benchmarks.quality.command import listed_names
 from benchmarks.quality.folder import match, read_sources
+from benchmarks.results import Error, Latency, Results
+from benchmarks.sizes import Size, as_text, parse_sizes
+from benchmarks.worker import COMPILED, EAGER, PEERS, PLAIN, SIMPLE, Spec, spec_argument
+from export.onnx_file import add_metadata, load_onnx, metadata_of
 from runtime.errors import InputError
-from runtime.machine import Machine, versions
 from runtime.models import find_model
-from runtime.telemetry import Durations
+from runtime.progress import Progress
 
-EAGER = "PyTorch eager"
-Pair = tuple[NDArray[Any], NDArray[Any]]
+TITLES = {
+    EAGER: "PyTorch eager",
+    COMPILED: "torch.compile",
+    PLAIN: "ONNX Runtime, plain export",
+    "mean": "mean",
+    "maximum": "maximum",
+    "laplacian": "Laplacian pyramid",
+}
+REFERENCE = "PyTorch eager, not rewritten"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the subcommand."""
-    parser = subparsers.add_parser("latency", help="time the runtime beside PyTorch eager on real pairs")
-    parser.add_argument("--ir", type=Path, required=True, help="folder of infrared pictures")
-    parser.add_argument("--vi", type=Path, required=True, help="folder of visible pictures, equally named")
+    parser = subparsers.add_parser("latency", help="time models and engines beside their peers")
+    parser.add_argument("--ir", type=Path, help="folder of infrared pictures (default: random pictures)")
+    parser.add_argument("--vi", type=Path, help="folder of visible pictures, equally named")
+    parser.add_argument("--list", type=Path, help="file with the stems to use, one a line (default: all)")
     parser.add_argument(
-        "--list", type=Path, help="file with the stems to use, one a line (default: all common)"
-    )
-    parser.add_argument("--model", default="ufuser", help="shipped model or ONNX file (default: ufuser)")
-    parser.add_argument("--engines", default="onnxruntime", metavar="A,B", help="(default: onnxruntime)")
-    parser.add_argument(
-        "--checkpoint", type=Path, help="checkpoint for the PyTorch peer; without it no peer is timed"
+        "--models", default="ufuser", metavar="A,B", help="shipped models or ONNX files (default: ufuser)"
     )
     parser.add_argument(
-        "--size", default="480x640", metavar="HxW", help="pictures are scaled to this (default: 480x640)"
+        "--engines",
+        default="onnxruntime",
+        metavar="A,B",
+        help="runtime engines; openvino:bf16 computes in bfloat16 (default: onnxruntime)",
     )
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--peers", default="", metavar="A,B", help=f"of {', '.join(PEERS)}; the first three need --checkpoint"
+    )
+    parser.add_argument("--checkpoint", type=Path, help="checkpoint of the first model, for its peers")
+    parser.add_argument("--sizes", default="480x640", metavar="HxW,…", help="(default: 480x640)")
+    parser.add_argument("--threads", default="2", metavar="N,…", help="(default: 2)")
     parser.add_argument("--rounds", type=int, default=1, help="passes over all pairs (default: 1)")
-    parser.add_argument(
-        "--memory", default="480x640,1080x1920", metavar="HxW,…", help="sizes to measure memory at"
-    )
-    parser.add_argument(
-        "--profile", action="store_true", help="also print time by operator (ONNX Runtime's profile)"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--pairs", type=int, default=20, metavar="N", help="pairs at most (default: 20)")
+    parser.add_argument("--profile", action="store_true", help="also time by operator")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print."""
-    height, width = _size(args.size)
-    sizes = [_size(text) for text in args.memory.split(",")] if args.memory else []
-    pairs = _pairs(args.ir, args.vi, args.list, height, width)
-    contenders = {name: _runtime(args.model, name, args.threads) for name in args.engines.split(",")}
-    if args.checkpoint:
-        contenders[EAGER] = _eager(args.checkpoint, args.threads)
-    times = interleave(contenders, pairs, args.rounds)
-    figures: dict[str, Any] = {
-        "machine": asdict(Machine.here()),
-        "threads": args.threads,
-        "versions": versions() | ({"torch": version("torch")} if args.checkpoint else {}),
-        "size": [height, width],
-        "frames": len(pairs) * args.rounds,
-        "times": {name: _summary(seconds) for name, seconds in times.items()},
-    }
-    if args.checkpoint:
-        eager = np.array(times.pop(EAGER))
-        ratios = {name: eager / np.array(seconds) for name, seconds in times.items()}
-        figures["times_faster_than_eager"] = {
-            name: {f"p{q}": round(float(np.percentile(ratio, q)), 2) for q in (5, 50, 95)}
-            for name, ratio in ratios.items()
-        }
-    figures["peak_memory_mib"] = {
-        f"{name} at {h}x{w}": peak_memory(args.model, name, args.threads, h, w)
-        for name in times
-        for h, w in sizes
-    }
+    """Measure, print, and write. Raises InputError."""
+    sizes, threads = parse_sizes(args.sizes), _counts(args.threads)
+    if args.rounds < 1 or args.pairs < 1:
+        raise InputError("--rounds and --pairs: expected at least 1")
+    if args.json and not args.json.resolve().parent.is_dir():
+        raise InputError(f"cannot write {args.json}: its folder is not there")
+    measured: list[Latency] = []
+    with tempfile.TemporaryDirectory() as folder:
+        templates = contenders(args, Path(folder))
+        for size in sizes:
+            pairs = Path(folder) / f"{as_text(size)}.npy"
+            np.save(pairs, _pairs(args.ir, args.vi, args.list, args.pairs, size))
+            for count in threads:
+                specs = [replace(t, threads=count, pairs=str(pairs)) for t in templates]
+                found = measure(specs, size, args.rounds, Path(folder))
+                _print(found)
+                measured += found
+    operators = []
     if args.profile:
-        figures["milliseconds_by_operator"] = operator_profile(
-            find_model(args.model), args.threads, height, width
-        )
-    _print(figures)
+        for spec in (t for t in templates if t.kind == "engine"):
+            for size in sizes:
+                times = operator_times(spec, threads[-1], size)
+                operators.append(times)
+                _print_operators(times)
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        found_here = Results.here(latency=tuple(measured), operators=tuple(operators))
+        results.write(args.json, found_here)
     return 0
 
 
-def interleave(
-    contenders: dict[str, Callable[[Pair], object]], pairs: list[Pair], rounds: int
-) -> dict[str, list[float]]:
-    """Seconds of every contender for every pair, in turns; each is warmed up twice before."""
-    for fuse in contenders.values():
-        for pair in pairs[:2]:
-            fuse(pair)
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for pair in pairs:
-            for name, fuse in contenders.items():
-                start = time.perf_counter()
-                fuse(pair)
-                times[name].append(time.perf_counter() - start)
-    return times
-
-
-def peak_memory(model: str, engine: str, threads: int, height: int, width: int) -> int:
-    """Largest resident memory, in MiB, of a fresh process that opens the model and fuses three pairs (Linux)."""
-    code = (
-        "import sys, numpy as np\n"
-        "from runtime import Fuser\n"
-        "model, engine = sys.argv[1:3]; threads, h, w = map(int, sys.argv[3:])\n"
-        "rng = np.random.default_rng(0)\n"
-        "ir = rng.integers(0, 256, (h, w), np.uint8); vi = rng.integers(0, 256, (h, w, 3), np.uint8)\n"
-        "fuser = Fuser.open(model, engine, threads)\n"
-        "for _ in range(3): fuser.fuse(ir, vi)\n"
-        # Not getrusage: what it tells of a new process includes the size of the one it was forked from.
-        "lines = open('/proc/self/status').read().splitlines()\n"
-        "print(next(int(line.split()[1]) >> 10 for line in lines if line.startswith('VmHWM')))\n"
-    )
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        str(find_model(model)),
-        engine,
-        *map(str, (threads, height, width)),
+def contenders(args: argparse.Namespace, folder: Path) -> list[Spec]:
+    """Everything to be timed, without threads and pictures yet. Raises InputError."""
+    made = [
+        _engine_spec(model, engine)
+        for model in args.models.split(",")
+        for engine in args.engines.split(",")
+        if engine
     ]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    for peer in (p for p in args.peers.split(",") if p):
+        if peer not in PEERS:
+            raise InputError(f"unknown peer '{peer}': expected some of {', '.join(PEERS)}")
+        model = ""
+        if peer not in SIMPLE:
+            if args.checkpoint is None:
+                raise InputError(f"the peer {peer} needs --checkpoint")
+            model = str(_plain_export(args.checkpoint, folder) if peer == PLAIN else args.checkpoint)
+        made.append(Spec(peer, TITLES[peer], model, 0, ""))
+    return made
 
 
-def operator_profile(model: Path, threads: int, height: int, width: int, runs: int = 5) -> dict[str, float]:
-    """Milliseconds a frame by operator type, dearest first, from ONNX Runtime's profile; the first run is left out."""
-    import onnxruntime
-
-    with tempfile.TemporaryDirectory() as folder:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        rng = np.random.default_rng(0)
-        feeds = {n: rng.random((1, 1, height, width), np.float32) for n in ("ir", "vi")}
-        for _ in range(runs + 1):
-            session.run(None, feeds)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    first = next(e for e in events if e["name"] == "model_run")
-    spent: Counter[str] = Counter()
-    for event in events:
-        kernel = event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
-        if kernel and event["ts"] > first["ts"] + first["dur"]:
-            spent[event["args"]["op_name"]] += event["dur"]
-    return {name: round(total / runs / 1000, 1) for name, total in spent.most_common()}
+def _engine_spec(model: str, engine: str) -> Spec:
+    """A model in an engine, as "openvino" or "openvino:bf16"."""
+    name, _, cpu_precision = engine.partition(":")
+    path = find_model(model)
+    precision = (
+        metadata_of(load_onnx(path)[1]).get("precision", "fp32") if path.suffix == ".onnx" else "engine"
+    )
+    return Spec("engine", name, model, 0, "", cpu_precision or "fp32", precision)
 
 
-def _runtime(model: str, engine: str, threads: int) -> Callable[[Pair], object]:
-    from runtime import Fuser
+@dataclass
+class Worker:
+    """A contender's process."""
 
-    fuser = Fuser.open(model, engine, threads)
-    return lambda pair: fuser.fuse(*pair)
+    spec: Spec
+    process: subprocess.Popen[str]
+    cold_start_s: float = 0.0
+    samples: list[float] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, spec: Spec, stack: ExitStack) -> Worker:
+        """Start it and wait until it has fused its first pair. Raises InputError with its reason."""
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "benchmarks.worker", spec_argument(spec)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        stack.enter_context(process)
+        stack.callback(process.kill)
+        worker = cls(spec, process)
+        worker._answer()
+        worker.cold_start_s = time.perf_counter() - began
+        return worker
+
+    def ask(self, request: str) -> dict[str, Any]:
+        """A request's answer."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(request + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        answer: dict[str, Any] = json.loads(line) if line else {"error": "its process ended"}
+        if "error" in answer:
+            raise InputError(f"{self.spec.name}: {answer['error']}")
+        return answer
 
 
-def _eager(checkpoint: Path, threads: int) -> Callable[[Pair], object]:
-    """The network as it was trained, not rewritten; only its forward pass, without reading in or writing out."""
-    import torch
+def measure(specs: Sequence[Spec], size: Size, rounds: int, folder: Path) -> list[Latency]:
+    """Time contenders at one size and one number of threads, in turns."""
+    with ExitStack() as stack:
+        workers = [Worker.start(spec, stack) for spec in specs]
+        count = np.load(specs[0].pairs, mmap_mode="r").shape[1]
+        for worker in workers:  # a shape that comes again may be compiled for
+            for _ in range(2):
+                worker.ask("time 0")
+        progress = stack.enter_context(
+            Progress(f"{as_text(size)}, {specs[0].threads} threads", rounds * count)
+        )
+        for _ in range(rounds):
+            for index in range(count):
+                for worker in workers:
+                    worker.samples.append(worker.ask(f"time {index}")["seconds"])
+                progress.step()
+        errors = _errors(workers, folder)
+        return [_latency(worker, size, errors.get(id(worker))) for worker in workers]
 
+
+def _latency(worker: Worker, size: Size, error: Error | None) -> Latency:
+    spec = worker.spec
+    return Latency.of(
+        spec.name,
+        Path(spec.model).stem if spec.model else "",
+        size,
+        spec.threads,
+        worker.samples,
+        precision=spec.precision,
+        peak_memory_mib=worker.ask("memory")["peak_mib"],
+        cold_start_s=round(worker.cold_start_s, 2),
+        error=error,
+    )
+
+
+def _errors(workers: Sequence[Worker], folder: Path) -> dict[int, Error]:
+    """How far the networks' pictures of the first pair are from PyTorch eager's; nothing without that peer."""
+    pictures: dict[int, NDArray[np.float32]] = {}
+    for number, worker in enumerate(workers):
+        if worker.spec.kind not in SIMPLE:
+            worker.ask(f"picture 0 {folder / f'{number}.npy'}")
+            pictures[id(worker)] = np.load(folder / f"{number}.npy")
+    reference = next((pictures[id(w)] for w in workers if w.spec.kind == EAGER), None)
+    if reference is None:
+        return {}
+    found = {}
+    for worker in workers:
+        if id(worker) in pictures and worker.spec.kind != EAGER:
+            difference = np.abs(pictures[id(worker)] - reference).astype(np.float64)
+            noise = float(np.mean(difference**2))
+            psnr = round(-10 * float(np.log10(noise)), 1) if noise else None
+            found[id(worker)] = Error(REFERENCE, float(difference.max()), psnr)
+    return found
+
+
+def _plain_export(checkpoint: Path, folder: Path) -> Path:
+    """The network as it was trained, exported without rewrites."""
+    from export.to_onnx import SHAPE_MULTIPLE, trace
     from train.checkpoint import load_model
 
-    torch.set_num_threads(threads)
-    network, _ = load_model(checkpoint)
-
-    def fuse(pair: Pair) -> None:
-        ir, vi = (torch.from_numpy(x.astype(np.float32) / 255)[None, None] for x in pair)
-        with torch.no_grad():
-            network(ir, vi)
-
-    return fuse
+    print("exporting the network without rewrites (a minute or two) …", file=sys.stderr, flush=True)
+    model, origin = load_model(checkpoint)
+    proto = trace(model, 20)
+    add_metadata(proto, {"model": origin["model"], "shape_multiple": str(SHAPE_MULTIPLE)})
+    out = folder / f"{origin['model']}.onnx"
+    out.write_bytes(proto.SerializeToString())
+    return out
 
 
-def _pairs(ir: Path, vi: Path, listed: Path | None, height: int, width: int) -> list[Pair]:
-    """Grey pairs of two folders, all scaled to one size."""
+def _pairs(ir: Path | None, vi: Path | None, listed: Path | None, most: int, size: Size) -> NDArray[np.uint8]:
+    """2×N×H×W: grey pairs of two folders, scaled to one size; a random pair without folders."""
+    height, width = size
+    if (ir is None) != (vi is None):
+        raise InputError("expected both --ir and --vi, or neither")
+    if ir is None or vi is None:
+        return np.random.default_rng(0).integers(0, 256, (2, min(most, 4), height, width), np.uint8)
     matched, _ = match(ir, vi, {}, listed_names(listed) if listed else None)
-    ways = (read_sources(pair) for pair in matched)
-    return [tuple(cv2.resize(x, (width, height)) for x in sources) for sources in ways]  # type: ignore[misc]
+    sources = [read_sources(pair) for pair in matched[:most]]
+    scaled = [[cv2.resize(x, (width, height)) for x in side] for side in zip(*sources, strict=True)]
+    return np.array(scaled, np.uint8)
 
 
-def _size(text: str) -> tuple[int, int]:
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(p.isdecimal() and int(p) >= 16 and int(p) % 8 == 0 for p in parts):
-        raise InputError(f"size '{text}': expected HEIGHTxWIDTH, both multiples of 8, as in 480x640")
-    return int(parts[0]), int(parts[1])
+def _counts(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(p.isdecimal() and int(p) >= 1 for p in parts):
+        raise InputError(f"--threads {text}: expected numbers of threads, at least 1, as in 1,2")
+    return [int(p) for p in parts]
 
 
-def _summary(seconds: list[float]) -> dict[str, float]:
-    return {name: round(value, 2) for name, value in asdict(Durations.of(seconds)).items()}
+def _print(found: Sequence[Latency]) -> None:
+    """A table of one size; ratios to PyTorch eager where it took part."""
+    first = found[0]
+    print(f"{as_text(first.size)}, {first.threads} threads, {len(first.samples_ms)} turns")
+    eager = next((row for row in found if row.engine == TITLES[EAGER]), None)
+    for row in found:
+        line = f"  {_title(row):34s} p50 {row.p50_ms:8.1f}  p95 {row.p95_ms:8.1f} ms  {row.fps:7.2f} fps"
+        line += f"  {row.peak_memory_mib:6.0f} MiB" if row.peak_memory_mib else ""
+        line += f"  start {row.cold_start_s:5.1f} s"
+        if eager is not None and row is not eager:
+            ratio = np.array(eager.samples_ms) / np.array(row.samples_ms)
+            low, middle, high = np.percentile(ratio, (5, 50, 95))
+            line += f"  eager/this {middle:.2f} ({low:.2f} to {high:.2f})"
+        if row.error is not None:
+            decibels = f"{row.error.psnr_db:.0f} dB" if row.error.psnr_db is not None else "identical"
+            line += f"  error {row.error.largest:.1e}, {decibels}"
+        print(line)
 
 
-def _print(figures: dict[str, Any]) -> None:
-    machine = figures["machine"]
-    print(f"{machine['cpu']}, {machine['cores']} cores, {figures['threads']} threads")
-    print(", ".join(f"{name} {number}" for name, number in figures["versions"].items()))
-    print(f"{figures['frames']} frames of {figures['size'][0]}x{figures['size'][1]}")
-    for name, row in figures["times"].items():
-        print(
-            f"  {name:14s} p50 {row['p50_ms']:8.1f} ms   p95 {row['p95_ms']:8.1f} ms   {row['fps']:6.2f} frames/s"
-        )
-    if "times_faster_than_eager" in figures:
-        for name, r in figures["times_faster_than_eager"].items():
-            print(f"  eager / {name}, frame by frame: {r['p50']}x (5 % to 95 %: {r['p5']}x to {r['p95']}x)")
-    for where, mib in figures["peak_memory_mib"].items():
-        print(f"  peak memory of {where}: {mib} MiB")
-    operators = figures.get("milliseconds_by_operator", {})
-    total = sum(operators.values())
-    for name, ms in operators.items():
+def _title(row: Latency) -> str:
+    name = f"{row.model} {row.engine}".strip()
+    return name if row.precision == "fp32" else f"{name} {row.precision}"
+
+
+def _print_operators(times: results.OperatorTimes) -> None:
+    total = sum(times.milliseconds.values())
+    print(f"{times.model} {times.engine}, {as_text(times.size)}, {times.threads} threads, by operator")
+    for name, ms in times.milliseconds.items():
         if ms >= 0.005 * total:
-            print(f"  {name:20s} {ms:8.1f} ms  {100 * ms / total:5.1f} %")
+            print(f"  {name:28s} {ms:8.1f} ms  {100 * ms / total:5.1f} %")

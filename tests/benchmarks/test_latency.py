@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from benchmarks import results
 from benchmarks.__main__ import main
 
 CHECKPOINT = Path(__file__).resolve().parents[2] / "train" / "weights" / "ufuser.safetensors"
@@ -24,28 +24,55 @@ def folders(tmp_path: Path) -> list[str]:
     return ["--ir", str(tmp_path / "ir"), "--vi", str(tmp_path / "vi")]
 
 
-def test_reports_every_contender_the_ratio_and_the_operators(folders: list[str], tmp_path: Path) -> None:
-    out = tmp_path / "figures.json"
-    options = ["--size", "64x96", "--memory", "64x96", "--rounds", "2", "--threads", "1", "--profile"]
-    assert main(["latency", *folders, *options, "--checkpoint", str(CHECKPOINT), "--json", str(out)]) == 0
-    figures = json.loads(out.read_text())
-    assert figures["frames"] == 4
-    assert set(figures["times"]) == {"onnxruntime", "PyTorch eager"}
-    assert all(0 < row["p50_ms"] <= row["p95_ms"] for row in figures["times"].values())
-    ratio = figures["times_faster_than_eager"]["onnxruntime"]
-    assert 0 < ratio["p5"] <= ratio["p50"] <= ratio["p95"]
-    assert figures["milliseconds_by_operator"]["Conv"] > 0
-    # A process of its own, not the size of this one, which holds PyTorch.
-    assert 30 < figures["peak_memory_mib"]["onnxruntime at 64x96"] < 250
+def test_reports_every_contender_beside_eager(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "results.json"
+    options = ["--sizes", "64x96", "--rounds", "2", "--threads", "1", "--profile"]
+    peers = ["--peers", "eager,laplacian", "--checkpoint", str(CHECKPOINT)]
+    assert main(["latency", *folders, *options, *peers, "--json", str(out)]) == 0
+    found = {row.engine: row for row in results.read(out).latency}
+    assert set(found) == {"onnxruntime", "PyTorch eager", "Laplacian pyramid"}
+    for row in found.values():
+        assert row.size == (64, 96)
+        assert len(row.samples_ms) == 4
+        assert 0 < row.p50_ms <= row.p95_ms <= row.p99_ms
+        assert row.cold_start_s is not None
+        assert row.cold_start_s > row.p50_ms / 1000
+    ours, eager = found["onnxruntime"], found["PyTorch eager"]
+    assert ours.error is not None
+    assert 0 < ours.error.largest < 1e-4
+    assert ours.error.psnr_db is not None
+    assert ours.error.psnr_db > 90
+    # A process each: the runtime's holds no PyTorch.
+    assert ours.peak_memory_mib is not None
+    assert eager.peak_memory_mib is not None
+    assert 30 < ours.peak_memory_mib < min(300, eager.peak_memory_mib)
+    (profile,) = results.read(out).operators
+    assert profile.milliseconds["Conv"] > 0
+    assert "eager/this" in capsys.readouterr().out
+
+
+def test_sizes_and_threads_make_a_row_each(tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    options = ["--engines", "", "--peers", "mean,maximum", "--sizes", "16x16,32x48", "--threads", "1,2"]
+    assert main(["latency", *options, "--json", str(out)]) == 0
+    keys = {(row.engine, row.size, row.threads) for row in results.read(out).latency}
+    assert len(keys) == len(results.read(out).latency) == 8
 
 
 @pytest.mark.parametrize(
     ("extra", "said"),
     [
-        (["--size", "50x96"], "size '50x96'"),
-        (["--size", "big"], "size 'big'"),
+        (["--sizes", "50x96"], "size '50x96'"),
+        (["--sizes", "big"], "size 'big'"),
         (["--engines", "abacus"], "unknown engine 'abacus'"),
-        (["--checkpoint", "gone.safetensors"], "no checkpoint gone.safetensors"),
+        (["--models", "gone.onnx"], "gone.onnx"),
+        (["--threads", "0"], "--threads 0"),
+        (["--peers", "abacus"], "unknown peer 'abacus'"),
+        (["--peers", "eager"], "needs --checkpoint"),
+        (["--peers", "eager", "--checkpoint", "gone.safetensors"], "no checkpoint gone.safetensors"),
+        (["--json", "gone/results.json"], "gone/results.json"),
     ],
 )
 def test_bad_input(
@@ -55,3 +82,8 @@ def test_bad_input(
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert said in lines[0]
+
+
+def test_one_folder_alone_is_refused(folders: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["latency", *folders[:2]]) == 2
+    assert "both --ir and --vi" in capsys.readouterr().err

@@ -1,0 +1,179 @@
+"""Printed costs beside recomputed ones: which figures cannot be what they are called, and why.
+
+Everything recomputed here is counted now: the published networks by PyTorch's counter on their definitions, the
+deployed ones by `benchmarks.cost` on their ONNX graphs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from benchmarks import published
+from benchmarks.cost import cost_of
+from benchmarks.results import Audited
+from benchmarks.sizes import Size, parse_size
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TOLERANCE = 0.05
+"""Relative difference beyond which a printed figure is flagged."""
+PARAMETERS, MACS, FLOPS = "parameters (K)", "MACs (G)", "FLOPs (G)"
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A network's cost at one size, as counted here."""
+
+    macs: int
+    padded_by_name: int
+    """Of these, in convolutions called with padding='same'."""
+    multiplied: int
+    """Multiplications element by element."""
+
+
+def audit(models: Sequence[tuple[str, Path]], sizes: Sequence[Size]) -> list[Audited]:
+    """Every printed figure that can be recomputed, at each size.
+
+    Args:
+        models: name and ONNX file of deployed networks. Those whose metadata names U-Fuser are set beside the
+            printed U-Fuser; there is no printed figure for others.
+        sizes: where; other sizes than the table's are compared with the printed figure scaled by the pixels.
+    """
+    from benchmarks.fnet import FNet
+    from train.models.ufuser import UFuser
+
+    rows: list[Audited] = []
+    ufuser, fnet = UFuser(), FNet()
+    for size in sizes:
+        plain = count(ufuser, size)
+        rows += _of_definition("EMMA", "U-Fuser as published", plain, weights(ufuser), size)
+        rows += _of_definition("FNet", "FNet as published", count(fnet, size), weights(fnet), size)
+        for name, path in models:
+            if _network(path) == "ufuser":
+                rows += _of_graph(name, path, size, plain.macs)
+    return rows
+
+
+def count(network: nn.Module, size: Size) -> Counted:
+    """Count a fusion network of one pair, shapes only, by PyTorch's counter."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    class Calls(TorchFunctionMode):
+        """What a tracing profiler sees: the calls, not what they come down to."""
+
+        padded_by_name = multiplied = 0
+
+        def __torch_function__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        ) -> Any:
+            kwargs = kwargs or {}
+            result = func(*args, **kwargs)
+            name = getattr(func, "__name__", "")
+            if name == "conv2d" and "same" in (*args, *kwargs.values()):
+                weight = args[1] if len(args) > 1 else kwargs["weight"]
+                self.padded_by_name += result.numel() * prod(weight.shape[1:])
+            elif name in ("mul", "__mul__", "__rmul__"):
+                self.multiplied += result.numel()
+            return result
+
+    shapes = copy.deepcopy(network).to("meta")
+    pictures = [torch.empty(1, 1, *size, device="meta") for _ in range(2)]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, Calls() as calls:
+        shapes(*pictures)
+    return Counted(int(counter.get_total_flops()) // 2, calls.padded_by_name, calls.multiplied)
+
+
+def weights_used(row: dict[str, str], size: Size) -> float:
+    """Printed operations for each weight and pixel: 1 where every weight is used once a pixel.
+
+    Less in a network that works at lower resolutions, more in one that uses its weights again.
+    """
+    return float(row["flops_g"]) * 1e9 / (float(row["params_k"]) * 1e3 * prod(size))
+
+
+def weights(network: nn.Module) -> int:
+    """Learned numbers of a network."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def _of_definition(method: str, definition: str, counted: Counted, learned: int, size: Size) -> list[Audited]:
+    printed, scaled = _printed(method, size)
+    reasons = _reasons(printed * 1e9, counted, learned, size)
+    rows = [
+        Audited(method, definition, MACS, size, printed, scaled, counted.macs / 1e9, reasons[MACS]),
+        Audited(method, definition, FLOPS, size, printed, scaled, 2 * counted.macs / 1e9, reasons[FLOPS]),
+    ]
+    parameters = published.load("fnet_1_cost").value("params_k", method=method)
+    reason = "" if _agree(learned / 1e3, parameters) else "not the published network"
+    return [
+        Audited(method, definition, PARAMETERS, size, parameters, False, learned / 1e3, reason),
+        *rows,
+    ]
+
+
+def _reasons(printed: float, counted: Counted, learned: int, size: Size) -> dict[str, str]:
+    """Why the printed figure differs from the MACs and from the FLOPs, found by trying what could explain it."""
+    if _agree(counted.macs, printed):
+        return {MACS: "", FLOPS: "the printed figure counts multiply-accumulates, one each, not operations"}
+    if _agree(2 * counted.macs, printed):
+        return {MACS: "the printed figure counts two operations for each multiply-accumulate", FLOPS: ""}
+    unexplained = (
+        f"not explained: the network as defined here has {counted.macs / (learned * prod(size)):.2f} "
+        f"multiply-accumulates for each weight and pixel, the printed figure {printed / (learned * prod(size)):.3f}"
+    )
+    if counted.padded_by_name and _agree(counted.macs - counted.padded_by_name + counted.multiplied, printed):
+        share = counted.padded_by_name / counted.macs
+        unexplained = (
+            f"{share:.0%} of the multiply-accumulates are in convolutions with padding='same', which a tracing "
+            f"profiler without a rule for them skips; what it still sees are {counted.multiplied / 1e9:.3f} G "
+            f"multiplications element by element, within {TOLERANCE:.0%} of the printed figure"
+        )
+    return {MACS: unexplained, FLOPS: "as for its MACs, and two operations for each multiply-accumulate"}
+
+
+def _of_graph(name: str, path: Path, size: Size, plain: int) -> list[Audited]:
+    """A deployed U-Fuser beside the printed one."""
+    cost = cost_of(path, *size)
+    printed, scaled = _printed("EMMA", size)
+    parameters = published.load("fnet_1_cost").value("params_k", method="EMMA")
+    saved = 1 - cost.macs / plain
+    rewritten = (
+        "" if abs(saved) <= TOLERANCE else f"rewritten exactly, the same answer with {-saved:+.0%} MACs"
+    )
+    folded = "" if _agree(cost.parameters / 1e3, parameters) else "weights stored; folded kernels are fewer"
+    doubled = (
+        "; the printed figure counts multiply-accumulates" if rewritten else "the printed figure counts MACs"
+    )
+    definition = f"{path.name}, as exported"
+    return [
+        Audited(name, definition, PARAMETERS, size, parameters, False, cost.parameters / 1e3, folded),
+        Audited(name, definition, MACS, size, printed, scaled, cost.macs / 1e9, rewritten),
+        Audited(name, definition, FLOPS, size, printed, scaled, cost.flops / 1e9, rewritten + doubled),
+    ]
+
+
+def _network(path: Path) -> str:
+    """Which network an exported file says that it holds; empty for a foreign file."""
+    metadata = onnx.load(str(path), load_external_data=False).metadata_props
+    return next((entry.value for entry in metadata if entry.key == "model"), "")
+
+
+def _printed(method: str, size: Size) -> tuple[float, bool]:
+    """The printed figure in G at a size, and whether it had to be scaled to it."""
+    table = published.load("fnet_1_cost")
+    own = parse_size(table.resolution)
+    return table.value("flops_g", method=method) * prod(size) / prod(own), size != own
+
+
+def _agree(a: float, b: float) -> bool:
+    return abs(a / b - 1) <= TOLERANCE

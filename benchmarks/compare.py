@@ -1,0 +1,105 @@
+"""`python -m benchmarks compare A.json B.json`: what became slower beyond the noise measured in both."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.results import Latency, Results, read
+from benchmarks.sizes import as_text
+
+_BLOCKS = 8
+_SMALLEST_BLOCK = 3
+SLOWER_EXIT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One contender, before and after."""
+
+    before: Latency
+    after: Latency
+    noise_ms: float
+    """Of both runs together: how far apart two medians of the same thing may lie."""
+
+    @property
+    def difference_ms(self) -> float:
+        return self.after.p50_ms - self.before.p50_ms
+
+    @property
+    def verdict(self) -> str:
+        """ "slower", "faster", or "same" where the difference is within the noise."""
+        if abs(self.difference_ms) <= self.noise_ms:
+            return "same"
+        return "slower" if self.difference_ms > 0 else "faster"
+
+
+def noise(samples_ms: Sequence[float]) -> float:
+    """How far a run's median wanders, in milliseconds: half the range of the medians of its consecutive blocks.
+
+    A run that drifts while it is measured has medians far apart, whatever their statistical error would be if
+    its samples were independent. With too few samples for blocks it is half the range of the samples.
+    """
+    blocks = min(_BLOCKS, len(samples_ms) // _SMALLEST_BLOCK)
+    medians = [float(np.median(b)) for b in np.array_split(samples_ms, blocks)] if blocks > 1 else samples_ms
+    return (max(medians) - min(medians)) / 2
+
+
+def changes(before: Results, after: Results) -> list[Change]:
+    """What was measured in both, in the order of `after`."""
+    earlier = {run.key: run for run in before.latency}
+    return [
+        Change(earlier[run.key], run, noise(earlier[run.key].samples_ms) + noise(run.samples_ms))
+        for run in after.latency
+        if run.key in earlier
+    ]
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser("compare", help="what became slower between two results files")
+    parser.add_argument("before", type=Path, metavar="A.json")
+    parser.add_argument("after", type=Path, metavar="B.json")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print every change. Returns 1 if something became slower beyond the noise, else 0."""
+    before, after = read(args.before), read(args.after)
+    print(text(before, after))
+    return SLOWER_EXIT if any(c.verdict == "slower" for c in changes(before, after)) else 0
+
+
+def text(before: Results, after: Results) -> str:
+    """What differs about the two, a line for each contender measured in both, and who is in one only."""
+    found = changes(before, after)
+    lines = []
+    if before.machine != after.machine:
+        lines.append(f"another machine: {before.machine.cpu} before, {after.machine.cpu} after")
+    for name in sorted(set(before.versions) | set(after.versions)):
+        old, new = before.versions.get(name, "absent"), after.versions.get(name, "absent")
+        if old != new:
+            lines.append(f"{name} {old} before, {new} after")
+    order = {"slower": 0, "faster": 1, "same": 2}
+    for change in sorted(found, key=lambda c: order[c.verdict]):
+        ratio = change.after.p50_ms / change.before.p50_ms
+        lines.append(
+            f"{change.verdict:6s} {_title(change.after)}: p50 {change.before.p50_ms:.2f} -> "
+            f"{change.after.p50_ms:.2f} ms ({ratio - 1:+.1%}, noise of both {change.noise_ms:.2f} ms)"
+        )
+    both = {change.after.key for change in found}
+    for where, results in (("before", before), ("after", after)):
+        lines += [f"only {where}: {_title(run)}" for run in results.latency if run.key not in both]
+    if not found:
+        lines.append("nothing was measured in both")
+    return "\n".join(lines)
+
+
+def _title(run: Latency) -> str:
+    batch = f", batch {run.batch}" if run.batch > 1 else ""
+    engine = f"{run.engine} {run.precision}"
+    return f"{run.model} in {engine} at {as_text(run.size)}, {run.threads} threads{batch}"

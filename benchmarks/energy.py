@@ -1,0 +1,286 @@
+"""`python -m benchmarks energy`: millijoules a fused frame, what the machine draws when idle subtracted.
+
+Two meters are known: the INA3221 of Jetson boards, through the kernel's hwmon files, and NVIDIA's management
+library for desktop GPUs. Elsewhere there is nothing to read, and that is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from benchmarks.results import Energy, Results, write
+from benchmarks.sizes import Size, as_text, parse_size
+from runtime.errors import InputError
+from runtime.files import require_writable
+
+HWMON = Path("/sys/class/hwmon")
+WHOLE_MODULE = "VDD_IN"
+"""The rail of Orin NX, Orin Nano and Xavier NX that feeds the whole module, the other rails included. AGX boards
+have none: there the module draws the sum of its rails."""
+_CHANNELS = (1, 2, 3)  # the driver's further ones are sums of shunt voltages
+_PERIOD = 0.02  # seconds between two readings of a meter without a counter
+
+
+class NoMeterError(Exception):
+    """There is nothing to measure power with; the message says what was looked for."""
+
+
+class Meter(Protocol):
+    """Reads the power of a machine, or of a part of it."""
+
+    @property
+    def name(self) -> str:
+        """What it is and what it sees."""
+
+    @property
+    def sees_cpu(self) -> bool:
+        """Whether what the processor draws is in it."""
+
+    def watts(self) -> float:
+        """Power now."""
+
+    def joules(self) -> float | None:
+        """Energy since some moment in the past, None where the meter keeps no count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rail:
+    """One supply line of the INA3221."""
+
+    label: str
+    millivolts: Path
+    milliamperes: Path
+
+    def watts(self) -> float:
+        """Power now."""
+        return _number(self.millivolts) * _number(self.milliamperes) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Ina3221:
+    """The power monitors of a Jetson module."""
+
+    rails: tuple[Rail, ...]
+    sees_cpu = True
+
+    @classmethod
+    def find(cls, hwmon: Path = HWMON) -> Ina3221:
+        """The module's monitors: its input rail where it has one, else all its rails.
+
+        Raises:
+            NoMeterError: no INA3221 with readable, named channels under `hwmon`.
+        """
+        rails = tuple(rail for chip in sorted(hwmon.glob("hwmon*")) for rail in _rails(chip))
+        if not rails:
+            raise NoMeterError(f"no INA3221 under {hwmon}")
+        whole = tuple(rail for rail in rails if rail.label == WHOLE_MODULE)
+        return cls(whole or rails)
+
+    @property
+    def name(self) -> str:
+        return f"INA3221, {' + '.join(rail.label for rail in self.rails)}"
+
+    def watts(self) -> float:
+        return sum(rail.watts() for rail in self.rails)
+
+    def joules(self) -> float | None:
+        return None
+
+
+class Nvml:
+    """The board power of one NVIDIA desktop or server GPU."""
+
+    sees_cpu = False
+
+    def __init__(self, nvml: Any, index: int = 0) -> None:
+        """`nvml`: the module pynvml, initialised."""
+        self._nvml = nvml
+        self._gpu = nvml.nvmlDeviceGetHandleByIndex(index)
+        name = nvml.nvmlDeviceGetName(self._gpu)
+        self._name = name.decode() if isinstance(name, bytes) else str(name)
+
+    @classmethod
+    def find(cls) -> Nvml:
+        """The first GPU. Raises NoMeterError where the library, the driver or a GPU is missing."""
+        try:
+            import pynvml  # type: ignore[import-untyped, unused-ignore]
+        except ImportError:
+            raise NoMeterError("no NVML (pip install nvidia-ml-py)") from None
+        try:
+            pynvml.nvmlInit()
+            meter = cls(pynvml)
+            meter.watts()
+        except pynvml.NVMLError as e:
+            raise NoMeterError(f"NVML finds no GPU to read ({e})") from None
+        return meter
+
+    @property
+    def name(self) -> str:
+        return f"NVML, board power of {self._name}"
+
+    def watts(self) -> float:
+        return float(self._nvml.nvmlDeviceGetPowerUsage(self._gpu)) / 1000
+
+    def joules(self) -> float | None:
+        try:  # counted by the GPU from Volta on: finer than its averaged power
+            return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu)) / 1000
+        except self._nvml.NVMLError:
+            return None
+
+
+def find_meter(hwmon: Path = HWMON) -> Meter:
+    """The machine's meter, a Jetson's first. Raises NoMeterError that names everything looked for."""
+    try:
+        return Ina3221.find(hwmon)
+    except NoMeterError as jetson:
+        try:
+            return Nvml.find()
+        except NoMeterError as desktop:
+            raise NoMeterError(f"{jetson}; {desktop}") from None
+
+
+def mean_power(meter: Meter, work: Callable[[], object]) -> tuple[float, float]:
+    """Mean watts and seconds while `work` runs: from the meter's counter, else from readings every 20 ms."""
+    counted = meter.joules()
+    start = time.perf_counter()
+    if counted is not None:
+        work()
+        seconds = time.perf_counter() - start
+        return ((meter.joules() or 0.0) - counted) / seconds, seconds
+    readings: list[tuple[float, float]] = []
+    done = threading.Event()
+
+    def read() -> None:
+        while True:
+            readings.append((time.perf_counter(), meter.watts()))
+            if done.wait(_PERIOD):
+                readings.append((time.perf_counter(), meter.watts()))
+                return
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        work()
+    finally:
+        seconds = time.perf_counter() - start
+        done.set()
+        reader.join()
+    times, watts = (np.array(column) for column in zip(*readings, strict=True))
+    return float(np.sum((watts[1:] + watts[:-1]) / 2 * np.diff(times)) / (times[-1] - times[0])), seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is measured."""
+
+    engine: str
+    model: str
+    size: Size
+    threads: int
+
+
+def measure(meter: Meter, fuse: Callable[[], object], load: Load, idle_s: float, busy_s: float) -> Energy:
+    """Idle first, with everything loaded, then frame after frame.
+
+    Args:
+        meter: what to read.
+        fuse: fuses one pair; is called a few times before, to warm up.
+        load: what it runs, for the result.
+        idle_s, busy_s: how long to measure each, in seconds.
+    """
+    for _ in range(3):
+        fuse()
+    time.sleep(min(1.0, idle_s))  # clocks and regulators settle
+    idle, _ = mean_power(meter, lambda: time.sleep(idle_s))
+    frames = 0
+
+    def work() -> None:
+        nonlocal frames
+        until = time.perf_counter() + busy_s
+        while time.perf_counter() < until:
+            fuse()
+            frames += 1
+
+    busy, seconds = mean_power(meter, work)
+    return Energy(load.engine, load.model, load.size, load.threads, meter.name, idle, busy, frames, seconds)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser("energy", help="millijoules a frame, on a Jetson or with an NVIDIA GPU")
+    parser.add_argument("--model", default="ufuser", help="shipped model or ONNX file (default: ufuser)")
+    parser.add_argument("--engine", default="onnxruntime", help="(default: onnxruntime)")
+    parser.add_argument("--size", default="480x640", metavar="HxW", help="(default: 480x640)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--idle", type=float, default=10, metavar="SECONDS", help="(default: 10)")
+    parser.add_argument("--busy", type=float, default=20, metavar="SECONDS", help="(default: 20)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print, or say why not. Returns 0 either way; raises InputError for bad input."""
+    if not (args.idle > 0 and args.busy > 0):
+        raise InputError(f"--idle {args.idle} --busy {args.busy}: expected seconds above 0")
+    size = parse_size(args.size)
+    if args.json:
+        require_writable(args.json)
+    try:
+        measured = _measured(args, find_meter(), size)
+    except NoMeterError as e:
+        print(f"energy not measured: {e}")
+        results = Results.here(energy_absent=str(e))
+    else:
+        print(
+            f"{measured.model} in {measured.engine} at {as_text(size)}: {measured.millijoules:.0f} mJ a frame above "
+            f"idle ({measured.busy_w:.2f} W busy, {measured.idle_w:.2f} W idle, {measured.frames} frames in "
+            f"{measured.seconds:.1f} s; {measured.meter})"
+        )
+        results = Results.here(energy=(measured,))
+    if args.json:
+        write(args.json, results)
+    return 0
+
+
+def _measured(args: argparse.Namespace, meter: Meter, size: Size) -> Energy:
+    from runtime import Fuser
+
+    fuser = Fuser.open(args.model, args.engine, args.threads)
+    if "CPU" in fuser.engine.name and not meter.sees_cpu:
+        raise NoMeterError(f"{meter.name} does not see the processor, on which {fuser.engine.name} runs")
+    rng = np.random.default_rng(0)
+    ir, vi = rng.integers(0, 256, size, np.uint8), rng.integers(0, 256, (*size, 3), np.uint8)
+    name = Path(args.model).stem if Path(args.model).suffix else args.model
+    load = Load(args.engine, name, size, args.threads)
+    return measure(meter, lambda: fuser.fuse(ir, vi), load, args.idle, args.busy)
+
+
+def _rails(chip: Path) -> list[Rail]:
+    """The named channels of one chip, if it is an INA3221."""
+    try:
+        if (chip / "name").read_text().strip() != "ina3221":
+            return []
+    except OSError:
+        return []
+    rails = []
+    for channel in _CHANNELS:
+        label, volts, amperes = (
+            chip / f"{kind}{channel}_{what}"
+            for kind, what in (("in", "label"), ("in", "input"), ("curr", "input"))
+        )
+        if label.is_file() and volts.is_file() and amperes.is_file():
+            rails.append(Rail(label.read_text().strip(), volts, amperes))
+    return rails
+
+
+def _number(path: Path) -> float:
+    """A reading; a file that cannot be read any more is an error of the machine, not of the user."""
+    return float(path.read_text())

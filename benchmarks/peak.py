@@ -1,0 +1,284 @@
+"""`python -m benchmarks peak`: how fast this machine convolves and copies at best, and what a model reaches of it.
+
+A roofline needs measured roofs: the fastest stack of plain 3×3 convolutions that an engine runs here, and the
+fastest copy of arrays that no cache holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from benchmarks.results import (
+    ConvolutionPeak,
+    CopyPeak,
+    Cost,
+    Latency,
+    Results,
+    merge,
+    read,
+    write,
+)
+from benchmarks.sizes import as_text
+from runtime.errors import InputError
+from runtime.files import require_writable
+
+LAYERS = (
+    (32, 240, 320),
+    (64, 120, 160),
+    (128, 60, 80),
+    (256, 30, 40),
+)  # channels, height, width: which of them suits a machine best depends on its caches and vector width
+DEPTH = 8
+_PRECISIONS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
+_RUN_THE_GRAPH = ("onnxruntime", "openvino", "tensorrt")
+"""Engines whose cost the ONNX graph tells; PyTorch runs the network as it was trained."""
+_HALF = frozenset(("bf16", "fp16"))
+_COPIED = 64 << 20  # bytes a thread; several times what caches hold
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A model's run beside the two roofs."""
+
+    latency: Latency
+    macs_per_byte: float
+    """As if every operator read and wrote memory; an engine that fuses operators moves less."""
+    gmacs_per_s: float
+    convolution_ms: float
+    """What its MACs would take at the measured peak of convolution in its precision."""
+    copy_ms: float
+    """What its bytes would take at the measured peak of copying."""
+
+    @property
+    def share(self) -> float:
+        """Of the peak of convolution."""
+        return self.convolution_ms / self.latency.p50_ms
+
+    @property
+    def bound(self) -> str:
+        """Which roof is lower for it: what holds it if everything else were free."""
+        return "convolution" if self.convolution_ms >= self.copy_ms else "memory"
+
+
+def convolution_stack(channels: int, height: int, width: int) -> bytes:
+    """An ONNX graph of `DEPTH` 3×3 convolutions, zero-padded, channels → channels, nothing between them."""
+    rng = np.random.default_rng(0)
+    shape = [1, channels, height, width]
+    scale = np.float32(1 / np.sqrt(9 * channels))  # keeps the variance, so that nothing overflows or vanishes
+    nodes, weights = [], []
+    for layer in range(DEPTH):
+        kernel = rng.standard_normal((channels, channels, 3, 3), np.float32) * scale
+        weights.append(numpy_helper.from_array(kernel, f"w{layer}"))
+        nodes.append(
+            helper.make_node("Conv", [f"x{layer}", f"w{layer}"], [f"x{layer + 1}"], pads=[1, 1, 1, 1])
+        )
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x0", f"x{DEPTH}")]
+    graph = helper.make_graph(nodes, "stack", ends[:1], ends[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def convolution_peaks(
+    threads: int, seconds: float = 0.5, layers: Sequence[tuple[int, int, int]] | None = None
+) -> list[ConvolutionPeak]:
+    """The fastest layer of each installed engine in each precision that the processor has.
+
+    Args:
+        threads: of the engine.
+        seconds: for each layer.
+        layers: channels, height and width to try; None tries `LAYERS`.
+    """
+    best: dict[tuple[str, str], ConvolutionPeak] = {}
+    for channels, height, width in layers or LAYERS:
+        model = convolution_stack(channels, height, width)
+        macs = DEPTH * 9 * channels * channels * height * width
+        for engine, precision, step in _runners(model, (1, channels, height, width), threads):
+            rate = macs / _shortest(step, seconds) / 1e9
+            found = best.get((engine, precision))
+            if found is None or rate > found.gmacs_per_s:
+                layer = f"3x3, {channels} to {channels}, {height}x{width}"
+                best[engine, precision] = ConvolutionPeak(engine, precision, threads, rate, layer)
+    return list(best.values())
+
+
+def copy_peak(threads: int, seconds: float = 1.0) -> CopyPeak:
+    """The fastest copy by that many threads, each with arrays of its own."""
+    pairs = [[np.ones(_COPIED, np.uint8) for _ in range(2)] for _ in range(threads)]
+
+    def copied(pair: list[NDArray[np.uint8]]) -> None:
+        np.copyto(pair[0], pair[1])  # releases the interpreter's lock
+
+    with ThreadPoolExecutor(threads) as pool:
+
+        def step() -> None:
+            list(pool.map(copied, pairs))
+
+        shortest = _shortest(step, seconds)
+    return CopyPeak(threads, 2 * _COPIED * threads / shortest / 1e9)
+
+
+def reached(
+    latency: Latency,
+    costs: Iterable[Cost],
+    convolution: Iterable[ConvolutionPeak],
+    copying: Iterable[CopyPeak],
+) -> Reached | None:
+    """A measured run beside the roofs of its precision and threads.
+
+    None where one of them was not measured, or the run was not one of the ONNX graph that `costs` counts.
+    """
+    if not latency.engine.startswith(_RUN_THE_GRAPH):
+        return None
+    cost = next(
+        (c for c in costs if (c.model, c.size, c.batch) == (latency.model, latency.size, latency.batch)), None
+    )
+    rates = [
+        p.gmacs_per_s
+        for p in convolution
+        if p.threads == latency.threads and p.precision == latency.precision
+    ]
+    copies = [c.gbytes_per_s for c in copying if c.threads == latency.threads]
+    if cost is None or not rates or not copies or latency.device != "CPU":
+        return None
+    moved = cost.bytes_moved / (2 if latency.precision in _HALF else 1)  # the cost is that of an fp32 graph
+    return Reached(
+        latency,
+        cost.macs / moved,
+        cost.macs / latency.p50_ms / 1e6,
+        cost.macs / max(rates) / 1e6,
+        moved / max(copies) / 1e6,
+    )
+
+
+def _runners(
+    model: bytes, shape: tuple[int, ...], threads: int
+) -> Iterable[tuple[str, str, Callable[[], object]]]:
+    """Engine, precision and one run, for what is installed."""
+    picture = np.random.default_rng(0).random(shape, np.float32)
+    if find_spec("onnxruntime"):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        yield "onnxruntime", "fp32", lambda: session.run(None, {"x0": picture})
+    if find_spec("openvino"):
+        import openvino
+
+        core = openvino.Core()
+        network = core.read_model(model)
+        capable = {c.lower() for c in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")}
+        for hint, precision in _PRECISIONS.items():
+            if hint == "f32" or precision in capable:
+                yield "openvino", precision, _openvino(core, network, hint, threads, picture)
+
+
+def _openvino(
+    core: Any, network: Any, hint: str, threads: int, picture: NDArray[np.float32]
+) -> Callable[[], object]:
+    options = {
+        "INFERENCE_PRECISION_HINT": hint,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+    }
+    request = core.compile_model(network, "CPU", options).create_infer_request()
+    request.set_input_tensor(_tensor(picture))
+    result: Callable[[], object] = request.infer
+    return result
+
+
+def _tensor(picture: NDArray[np.float32]) -> Any:
+    import openvino
+
+    return openvino.Tensor(picture, shared_memory=True)
+
+
+def _shortest(step: Callable[[], object], seconds: float) -> float:
+    """The shortest of at least five repetitions, after two that don't count."""
+    for _ in range(2):
+        step()
+    times: list[float] = []
+    while len(times) < 5 or sum(times) < seconds:
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser(
+        "peak", help="measured peak of convolution and copy, and the share reached"
+    )
+    parser.add_argument("--threads", default="1,2", metavar="N,…", help="(default: 1,2)")
+    parser.add_argument(
+        "--seconds", type=float, default=0.5, help="for each of the layers tried (default: 0.5)"
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="results with latency and cost: say what share of the peak each contender reaches",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print. Returns 0; raises InputError for bad input."""
+    if not all(part.isdecimal() and int(part) > 0 for part in args.threads.split(",")):
+        raise InputError(f"--threads {args.threads}: expected numbers from 1, separated by commas, as in 1,2")
+    measured = merge([read(path) for path in args.results]) if args.results else None
+    if args.json:
+        require_writable(args.json)
+    counts = [int(part) for part in args.threads.split(",")]
+    convolution = [peak for threads in counts for peak in convolution_peaks(threads, args.seconds)]
+    copying = [copy_peak(threads, args.seconds) for threads in counts]
+    for peak in convolution:
+        print(
+            f"{peak.threads} threads, {peak.engine:11s} {peak.precision}: {peak.gmacs_per_s:7.1f} GMAC/s "
+            f"({2 * peak.gmacs_per_s:.1f} GFLOP/s), {peak.layer}"
+        )
+    for copy in copying:
+        print(f"{copy.threads} threads, copy: {copy.gbytes_per_s:.1f} GB/s read and written")
+    for latency in measured.latency if measured else ():
+        found = reached(latency, measured.cost if measured else (), convolution, copying)
+        print(reached_text(found) if found else f"{_title(latency)}: no cost or peak for it")
+    if args.json:
+        write(
+            args.json,
+            Results.here(
+                {"onnx": version("onnx")}, convolution_peaks=tuple(convolution), copy_peaks=tuple(copying)
+            ),
+        )
+    return 0
+
+
+def reached_text(found: Reached) -> str:
+    """One line about one run."""
+    return (
+        f"{_title(found.latency)}: {found.latency.p50_ms:.1f} ms, {found.gmacs_per_s:.1f} GMAC/s, {found.share:.0%} "
+        f"of the peak; its MACs alone {found.convolution_ms:.1f} ms, its bytes alone {found.copy_ms:.1f} ms"
+    )
+
+
+def _title(latency: Latency) -> str:
+    engine = f"{latency.engine} {latency.precision}, {latency.threads} threads"
+    return f"{latency.model} in {engine} at {as_text(latency.size)}"

@@ -1,0 +1,87 @@
+"""`python -m benchmarks report --out DIR`: results as one HTML page that needs nothing else, and a Markdown twin."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.quality.command import listed_names
+from benchmarks.results import merge, read, read_quality
+from runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from benchmarks.report_panels import Panel
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the subcommand."""
+    parser = subparsers.add_parser("report", help="results as one HTML page and a Markdown twin")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="what latency, cost, peak and energy wrote by --json, all of one machine",
+    )
+    parser.add_argument(
+        "--quality",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="DATASET=FILE",
+        help="what quality wrote by --json, with the data set's name as the papers print it",
+    )
+    parser.add_argument("--simulated", action="store_true", help="show fused pictures of simulated cameras")
+    parser.add_argument("--ir", type=Path, metavar="DIR", help="show pictures of this folder, and of --vi")
+    parser.add_argument("--vi", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--fused", nargs="+", action="extend", default=[], metavar="NAME=DIR", help="beside the model's"
+    )
+    parser.add_argument("--list", type=Path, metavar="FILE", help="the pairs to show (default: three)")
+    parser.add_argument("--model", default="ufuser", help="fuses the shown pairs (default: ufuser)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the report. Returns 0; raises InputError for bad input."""
+    if not args.results:
+        raise InputError("--results is missing: expected files that latency, cost, peak or energy wrote")
+    tables = tuple(read_quality(Path(file), name) for name, file in _named(args.quality, "--quality").items())
+    results = merge([read(path) for path in args.results])
+    results = replace(results, quality=(*results.quality, *tables))
+    from benchmarks.report_page import PAGE, TWIN, write_report  # loads Matplotlib
+
+    write_report(args.out, results, _panels(args))
+    print(f"{args.out / PAGE}\n{args.out / TWIN}")
+    return 0
+
+
+def _panels(args: argparse.Namespace) -> list[Panel]:
+    if (args.ir is None) != (args.vi is None):
+        raise InputError("--ir and --vi: expected both folders or none")
+    if args.ir is None and (args.fused or args.list):
+        raise InputError("--fused and --list show pictures of folders: expected --ir and --vi too")
+    from benchmarks.report_panels import from_folders, simulated
+
+    shown = simulated(args.model) if args.simulated else []
+    if args.ir is not None:
+        fused = {name: Path(folder) for name, folder in _named(args.fused, "--fused").items()}
+        names = listed_names(args.list) if args.list else None
+        shown += from_folders(args.ir, args.vi, fused, names, args.model)
+    return shown
+
+
+def _named(specifications: Sequence[str], option: str) -> dict[str, str]:
+    found = {}
+    for specification in specifications:
+        name, separator, value = specification.partition("=")
+        if not (name and separator and value) or name in found:
+            raise InputError(f"{option} {specification}: expected NAME=PATH, every name once")
+        found[name] = value
+    return found

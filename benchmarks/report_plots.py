@@ -1,0 +1,336 @@
+"""The report's plots, each an SVG that is readable on a phone: narrow, with letters of the page's size."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import matplotlib
+import matplotlib.ticker
+import numpy as np
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from benchmarks.peak import Reached, reached
+from benchmarks.results import Latency, OperatorTimes, Quality, Results
+from benchmarks.sizes import Size, as_text, threads_text
+
+_WIDTH, _HEIGHT = 4.8, 3.5  # inches; a phone shows 4.8 in about as wide as it is
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#444444", "#8c564b")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_STYLE: Any = {
+    "svg.fonttype": "none",  # letters stay letters
+    "svg.hashsalt": "ufuser",  # the same figure gives the same file
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e0",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
+_BARS = 12
+"""Operators shown by name; the rest is one bar."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """One figure of the report."""
+
+    name: str
+    """Of its file, without suffix."""
+    title: str
+    caption: str
+    """What it shows."""
+    svg: bytes
+    figures: str = ""
+    """Its figures in words, for those who cannot see it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A contender's speed and its model's quality."""
+
+    name: str
+    latency_ms: float
+    mean_rank: float
+
+
+def plots(results: Results, setting: tuple[Size, int] | None) -> list[Plot]:
+    """Every plot that the results have the figures for.
+
+    Args:
+        results: what was measured.
+        setting: size and threads of the plots that compare contenders at one setting; see
+            `report_tables.common_setting`.
+    """
+    made: list[Plot | None] = []
+    if setting is not None:
+        made += [quality_against_latency(table, results, setting) for table in results.quality]
+        made += [latency_against_pixels(results, setting[1]), roofline(results, setting[1])]
+    made += [operators(times, number) for number, times in enumerate(results.operators, start=1)]
+    return [plot for plot in made if plot is not None]
+
+
+def label(run: Latency) -> str:
+    """A contender's name where the size is known."""
+    engine = run.engine if run.precision == "fp32" else f"{run.engine} {run.precision}"
+    return f"{run.model}, {engine}" if run.model else engine
+
+
+def method(run: Latency) -> str:
+    """What its pictures are called in a table of quality: its model, or the simple fuser that has none."""
+    name = alike(run.model or run.engine)
+    return {"laplacianpyramid": "laplacian"}.get(name, name)
+
+
+def alike(name: str) -> str:
+    """A method's name without case and punctuation, to find it in another table."""
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
+def pareto(points: Sequence[Point]) -> list[Point]:
+    """Those that no other beats in both speed and rank, fastest first."""
+    front: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.latency_ms, p.mean_rank)):
+        if not front or point.mean_rank < front[-1].mean_rank:
+            front.append(point)
+    return front
+
+
+def quality_against_latency(table: Quality, results: Results, setting: tuple[Size, int]) -> Plot | None:
+    """Mean rank over milliseconds, for models that were both measured and timed."""
+    size, threads = setting
+    ranks = {alike(name): rank for name, rank in table.mean_rank.items()}
+    points = [
+        Point(label(run), run.p50_ms, ranks[method(run)])
+        for run in results.latency
+        if (run.size, run.threads, run.batch) == (size, threads, 1) and method(run) in ranks
+    ]
+    if len(points) < 2:
+        return None
+    front = pareto(points)
+    with _figure(_HEIGHT + 0.16 * len(points)) as (figure, axes, file):
+        axes.plot(
+            [p.latency_ms for p in front],
+            [p.mean_rank for p in front],
+            drawstyle="steps-post",
+            color="#999999",
+            linewidth=1.2,
+            label="Pareto front",
+            zorder=1,
+        )
+        for number, point in enumerate(points):
+            axes.scatter(point.latency_ms, point.mean_rank, 34, **_mark(number), zorder=2, label=point.name)
+        axes.set_xscale("log")
+        _plain_numbers(axes.xaxis, _decades((1,)))
+        axes.invert_yaxis()
+        axes.set_xlabel(f"milliseconds a pair, p50, {as_text(size)}, {threads_text(threads)}")
+        axes.set_ylabel("mean rank (better upwards)")
+        _legend_below(figure, axes)
+    best = "; ".join(p.name for p in front)
+    return Plot(
+        f"quality_{alike(table.dataset)}",
+        f"Quality against latency, {table.dataset}",
+        f"Mean rank over the metrics against the median time of a pair. On the Pareto front: {best}.",
+        file.getvalue(),
+    )
+
+
+def latency_against_pixels(results: Results, threads: int) -> Plot | None:
+    """Medians over the number of pixels, with a fitted line for each contender."""
+    lines: dict[tuple[str, ...], list[Latency]] = {}
+    for run in results.latency:
+        if run.threads == threads and run.batch == 1:
+            lines.setdefault(run.contender, []).append(run)
+    lines = {key: runs for key, runs in lines.items() if len({run.size for run in runs}) > 1}
+    if not lines:
+        return None
+    slopes = []
+    with _figure(_HEIGHT + 0.16 * len(lines)) as (figure, axes, file):
+        for number, runs in enumerate(lines.values()):
+            pixels = np.array([prod(run.size) / 1e6 for run in runs])
+            slope, start = fitted(runs)
+            name = (
+                f"{label(runs[0])}: {slope:.0f} ms/Mpx"
+                if slope >= 10
+                else f"{label(runs[0])}: {slope:.2g} ms/Mpx"
+            )
+            slopes.append(name)
+            axes.scatter(pixels, [run.p50_ms for run in runs], 26, **_mark(number), label=name)
+            along = np.geomspace(pixels.min(), pixels.max(), 50)
+            line = slope * along + start
+            axes.plot(along[line > 0], line[line > 0], color=_colour(number), linewidth=1)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        _plain_numbers(axes.yaxis, _decades((1,)))
+        axes.set_xlabel("megapixels")
+        axes.set_ylabel(f"milliseconds a pair, p50, {threads_text(threads)}")
+        sides = sorted({run.size for runs in lines.values() for run in runs}, key=prod)
+        axes.set_xticks([prod(size) / 1e6 for size in sides], [f"{prod(size) / 1e6:.2g}" for size in sides])
+        axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+        _legend_below(figure, axes)
+    return Plot(
+        "pixels",
+        "Latency against pixels",
+        "Median time of a pair against its pixels, and the straight line fitted to it; its slope stands in the legend.",
+        file.getvalue(),
+        "; ".join(slopes),
+    )
+
+
+def fitted(runs: Sequence[Latency]) -> tuple[float, float]:
+    """Milliseconds a megapixel and at none, least squares of the relative errors."""
+    pixels = np.array([prod(run.size) / 1e6 for run in runs])
+    times = np.array([run.p50_ms for run in runs])
+    columns = np.stack([pixels, np.ones_like(pixels)], axis=1) / times[:, None]
+    (slope, start), *_ = np.linalg.lstsq(columns, np.ones_like(times), rcond=None)
+    return float(slope), float(start)
+
+
+def roofline(results: Results, threads: int) -> Plot | None:
+    """Multiply-accumulates a second over multiply-accumulates a byte, under the measured roofs."""
+    found = [
+        r
+        for run in results.latency
+        if run.threads == threads
+        and (r := reached(run, results.cost, results.convolution_peaks, results.copy_peaks)) is not None
+    ]
+    if not found:
+        return None
+    bandwidth = max(c.gbytes_per_s for c in results.copy_peaks if c.threads == threads)
+    roofs: dict[str, float] = {}
+    for peak in results.convolution_peaks:
+        if peak.threads == threads:
+            roofs[peak.precision] = max(peak.gmacs_per_s, roofs.get(peak.precision, 0.0))
+    groups: dict[tuple[str, ...], list[Reached]] = {}
+    for r in found:
+        groups.setdefault(r.latency.contender, []).append(r)
+    with _figure(_HEIGHT + 0.16 * len(groups)) as (figure, axes, file):
+        _draw_roofs(axes, bandwidth, roofs, [r.macs_per_byte for r in found])
+        for number, members in enumerate(groups.values()):
+            axes.scatter(
+                [r.macs_per_byte for r in members],
+                [r.gmacs_per_s for r in members],
+                30,
+                **_mark(number),
+                zorder=3,
+                label=label(members[0].latency),
+            )
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        _plain_numbers(axes.xaxis, _decades((1, 2, 5)))
+        _plain_numbers(axes.yaxis, _decades((1, 2, 5)))
+        axes.set_xlabel("MACs a byte (every operator by way of memory)")
+        axes.set_ylabel(f"GMAC/s, {threads_text(threads)}")
+        _legend_below(figure, axes)
+    best = max(found, key=lambda r: r.share)
+    return Plot(
+        "roofline",
+        "Roofline",
+        f"Speed under the measured peaks of convolution and copying; one point a size. "
+        f"{label(best.latency)} at {as_text(best.latency.size)} reaches {best.share:.0%} of the convolution peak.",
+        file.getvalue(),
+    )
+
+
+def _draw_roofs(axes: Any, bandwidth: float, roofs: dict[str, float], intensities: Sequence[float]) -> None:
+    left = min([*intensities, min(roofs.values()) / bandwidth]) / 2
+    right = max([*intensities, max(roofs.values()) / bandwidth]) * 3
+    along = np.geomspace(left, right, 200)
+    for precision, roof in roofs.items():
+        axes.plot(along, np.minimum(roof, along * bandwidth), color="#222222", linewidth=1.2)
+        axes.annotate(
+            f"{precision} convolution, {roof:.0f} GMAC/s",
+            (right, roof),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+        )
+    slanted = along[len(along) // 12]
+    axes.annotate(
+        f"copy, {bandwidth:.0f} GB/s",
+        (slanted, slanted * bandwidth),
+        xytext=(4, -10),
+        textcoords="offset points",
+        fontsize=8,
+    )
+
+
+def operators(times: OperatorTimes, number: int) -> Plot | None:
+    """Bars of milliseconds by operator type."""
+    total = sum(times.milliseconds.values())
+    if not total:
+        return None
+    ordered = sorted(times.milliseconds.items(), key=lambda item: item[1], reverse=True)
+    shown = ordered[:_BARS]
+    rest = sum(ms for _, ms in ordered[_BARS:])
+    if rest:
+        shown.append((f"{len(ordered) - _BARS} others", rest))
+    with _figure(1.0 + 0.22 * len(shown)) as (_, axes, file):
+        names, values = zip(*reversed(shown), strict=True)
+        bars = axes.barh(names, values, color=_COLOURS[0], height=0.7)
+        axes.bar_label(bars, [f"{ms:.1f} ({ms / total:.0%})" for ms in values], padding=3, fontsize=8)
+        axes.set_xlim(0, 1.28 * max(values))
+        axes.set_xlabel("milliseconds a pair")
+        axes.grid(axis="y", visible=False)
+    engine = times.engine if times.precision == "fp32" else f"{times.engine} {times.precision}"
+    setting = f"{times.model}, {engine}, {as_text(times.size)}, {threads_text(times.threads)}"
+    three = ", ".join(f"{name} {ms / total:.0%}" for name, ms in ordered[:3])
+    return Plot(
+        f"operators_{number}",
+        f"Time by operator: {setting}",
+        f"Where the {total:.0f} ms of a pair go while operators are timed. The largest: {three}.",
+        file.getvalue(),
+    )
+
+
+@contextmanager
+def _figure(height: float) -> Iterator[tuple[Figure, Any, io.BytesIO]]:
+    """A figure and its axes; saved into the file on leaving."""
+    file = io.BytesIO()
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((_WIDTH, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        yield figure, figure.add_subplot(), file
+        figure.savefig(file, format="svg", metadata={"Date": None})
+
+
+def _legend_below(figure: Figure, axes: Any) -> None:
+    """Outside the axes: no point is hidden, and long names have the whole width."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=1, borderaxespad=0.2)
+
+
+def _plain_numbers(axis: Any, ticks: Sequence[float]) -> None:
+    """Ticks of a logarithmic axis as one writes them, few enough for a phone."""
+    low, high = axis.get_view_interval()
+    shown = [t for t in ticks if low <= t <= high]
+    axis.set_ticks(shown, labels=[f"{t:,g}" for t in shown])
+    axis.set_minor_locator(matplotlib.ticker.NullLocator())
+
+
+def _decades(steps: Sequence[int]) -> list[float]:
+    """The steps of every decade that a figure here could need."""
+    return [step * 10.0**decade for decade in range(-4, 8) for step in steps]
+
+
+def _colour(number: int) -> str:
+    return _COLOURS[number % len(_COLOURS)]
+
+
+def _mark(number: int) -> dict[str, str]:
+    # Beyond eight, a colour comes again with another marker.
+    return {
+        "color": _colour(number),
+        "marker": _MARKERS[(number + number // len(_MARKERS)) % len(_MARKERS)],
+    }

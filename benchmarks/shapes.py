@@ -1,0 +1,158 @@
+"""An ONNX graph with the shape of every value known, for one size of its pictures.
+
+ONNX's own inference does the work. Where a shape depends on a small computation from constants, as the amounts of
+a Pad in some exports, that part is computed and inference is repeated.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, helper, inliner, numpy_helper, shape_inference
+from onnx.reference import ReferenceEvaluator
+
+from runtime.errors import InputError
+
+Shape = tuple[int, ...]
+
+_SMALL = 1024
+"""Elements of the largest constant that shapes are computed from; what is larger is a weight."""
+
+
+def load(model: Path) -> ModelProto:
+    """Read a graph; weights kept in other files are left there. Raises InputError for no file or no ONNX."""
+    if not model.is_file():
+        raise InputError(f"no model file {model}: expected an .onnx file")
+    try:
+        return onnx.load(str(model), load_external_data=False)
+    except Exception as e:  # protobuf's errors share no class with onnx's
+        raise InputError(f"{model} is not an ONNX file: {str(e).strip().splitlines()[0][:200]}") from None
+
+
+def with_shapes(model: ModelProto, batch: int, height: int, width: int) -> GraphProto:
+    """The graph with its picture inputs fixed and, in `value_info`, every shape that can be inferred.
+
+    Weights keep their shapes and lose their values.
+
+    Raises:
+        InputError: an input that is no picture, or fixed to another shape, or shapes that contradict each other.
+    """
+    fixed = _without_weights(inliner.inline_local_functions(model) if model.functions else model)
+    weights = {t.name for t in fixed.graph.initializer}
+    for value in fixed.graph.input:
+        if value.name not in weights:
+            _fix(value, batch, height, width)
+    inferred = _inferred(fixed, (batch, height, width))
+    while _fold(inferred):
+        inferred = _inferred(inferred, (batch, height, width))
+    return inferred.graph
+
+
+def known(graph: GraphProto) -> dict[str, tuple[Shape, int]]:
+    """Shape and element type of every value that has both."""
+    found = {t.name: (tuple(t.dims), t.data_type) for t in graph.initializer}
+    for value in (*graph.value_info, *graph.output, *graph.input):
+        kind = value.type.tensor_type
+        if kind.HasField("shape") and all(d.HasField("dim_value") for d in kind.shape.dim):
+            found[value.name] = (tuple(d.dim_value for d in kind.shape.dim), kind.elem_type)
+    return found
+
+
+def _without_weights(model: ModelProto) -> ModelProto:
+    """A copy in which large constants are named and shaped, but empty: inference copies what it is given."""
+    copy = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    graph = model.graph
+    copy.graph.CopyFrom(GraphProto(name=graph.name, node=graph.node, input=graph.input, output=graph.output))
+    for tensor in graph.initializer:
+        small = int(np.prod(tensor.dims, dtype=np.int64)) <= _SMALL
+        shape_only = onnx.TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+        copy.graph.initializer.append(tensor if small else shape_only)
+    for value in copy.graph.output:  # what the exporter wrote there names the free axes
+        value.type.tensor_type.ClearField("shape")
+    return copy
+
+
+def _fix(value: onnx.ValueInfoProto, batch: int, height: int, width: int) -> None:
+    dims = value.type.tensor_type.shape.dim
+    if len(dims) != 4:
+        raise InputError(
+            f"input '{value.name}' has {len(dims)} axes: expected pictures, [batch, channels, height, width]"
+        )
+    for axis, side in ((0, batch), (2, height), (3, width)):
+        if dims[axis].dim_value not in (0, side):
+            raise InputError(
+                f"input '{value.name}' is fixed to {dims[axis].dim_value} on axis {axis}, asked for {side}: "
+                f"export it with dynamic axes, or ask for its own shape"
+            )
+        dims[axis].dim_value = side
+
+
+def _inferred(model: ModelProto, size: Shape) -> ModelProto:
+    try:
+        return shape_inference.infer_shapes(model, data_prop=True, strict_mode=True)
+    except shape_inference.InferenceError as e:
+        reason = str(e).strip().splitlines()[0][:300]
+        raise InputError(f"shapes cannot be inferred at {'x'.join(map(str, size))}: {reason}") from None
+
+
+def _fold(model: ModelProto) -> bool:
+    """Compute what depends on small constants and known shapes alone, in place, where a shape is still missing.
+
+    Returns False where nothing is missing or nothing could be computed.
+    """
+    graph = model.graph
+    shapes = known(graph)
+    if all(name in shapes for node in graph.node for name in node.output if name):
+        return False
+    values = {t.name: t for t in graph.initializer if t.raw_data or not _is_large(t)}
+    part: list[NodeProto] = []
+    computed: set[str] = set()
+    for node in graph.node:
+        if node.op_type == "Shape" and not node.attribute and node.input[0] in shapes:
+            shape = np.array(shapes[node.input[0]][0], np.int64)
+            part.append(
+                helper.make_node(
+                    "Constant", [], list(node.output), value=numpy_helper.from_array(shape, node.output[0])
+                )
+            )
+        elif all(name in values or name in computed for name in node.input if name):
+            part.append(node)
+        else:
+            continue
+        computed.update(node.output)
+    wanted = [
+        name
+        for node in graph.node
+        if not computed.issuperset(node.output)
+        for name in node.input
+        if name in computed
+    ]
+    constants = {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    wanted = [name for name in dict.fromkeys(wanted) if name not in constants]
+    if not wanted:
+        return False
+    outputs = [helper.make_empty_tensor_value_info(name) for name in wanted]
+    subgraph = helper.make_graph(part, "constants", [], outputs, list(values.values()))
+    evaluator = ReferenceEvaluator(helper.make_model(subgraph, opset_imports=model.opset_import))
+    results = dict(zip(wanted, evaluator.run(None, {}), strict=True))
+    _replace(graph, {name: np.asarray(value) for name, value in results.items()})
+    return True
+
+
+def _is_large(tensor: onnx.TensorProto) -> bool:
+    return int(np.prod(tensor.dims, dtype=np.int64)) > _SMALL
+
+
+def _replace(graph: GraphProto, results: dict[str, np.ndarray]) -> None:
+    """Put results in the place of the nodes that make them, and drop the nodes that only led there."""
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in results.items())
+    needed = {v.name for v in graph.output}
+    kept: list[NodeProto] = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output) - set(results):
+            needed.update(node.input)
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
