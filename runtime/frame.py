@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,3 +23,18 @@ class Frame:
     """URI or path it was read from; for a folder, the path of the picture itself."""
     flags: frozenset[str] = frozenset()
     """What is special about it, such as "frozen" while a thermal camera corrects its flat field."""
+    arrival: float = math.nan
+    """Seconds on the stream's clock when it was received; NaN outside of a stream."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FusedFrame(Frame):
+    """What a stream gives. `image` is the fused picture, uint8, of the visible picture's size; `timestamp` its
+    capture on the stream's monotonic clock (of files: on their own time)."""
+
+    ir: NDArray[Any] | None = None
+    """The infrared picture as it was fused, H×W uint8: toned and aligned; None where it was missing."""
+    vi: NDArray[Any] | None = None
+    """The visible picture, uint8; None where it was missing."""
+    skew: float | None = None
+    """Infrared minus visible stamp, seconds; None unless both were there."""

@@ -88,7 +88,7 @@ class _PyAv:
             layout = "gray" if image.ndim == 2 else "bgr24"
             frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image), layout)
         else:
-            frame = self._av.VideoFrame.from_ndarray(yuv420(_even(image)), "yuv420p")
+            frame = self._av.VideoFrame.from_ndarray(yuv420(even(image)), "yuv420p")
         frame.pts, frame.time_base = self._count, 1 / self._rate
         self._count += 1
         try:
@@ -145,7 +145,7 @@ def yuv420(image: NDArray[Any]) -> NDArray[np.uint8]:
     return planes
 
 
-def _even(image: NDArray[Any]) -> NDArray[Any]:
+def even(image: NDArray[Any]) -> NDArray[Any]:
     """The picture with the last row or column repeated where it is odd."""
     height, width = image.shape[:2]
     if not (height % 2 or width % 2):
@@ -164,7 +164,7 @@ class _Mjpeg:
             raise InputError(f"cannot write the {path.suffix} video: this OpenCV has no Motion JPEG encoder")
 
     def write(self, image: NDArray[Any]) -> None:
-        self._writer.write(_even(image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)))
+        self._writer.write(even(image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)))
 
     def close(self, finish: bool) -> None:
         self._writer.release()

@@ -4,7 +4,8 @@
     image, timestamp = SimCamera(config).frame(0)
 
 A visible and a thermal camera of the same seed and size see the same street, registered to the pixel and at
-the same moments. Nothing here waits or looks at a clock: whoever reads the frames sets the pace.
+the same moments; with `fov`, `yaw`, `pitch`, `roll`, `k1`, askew by a mapping that is known
+(`geometry.seen_by_other`). Nothing here waits or looks at a clock: whoever reads the frames sets the pace.
 """
 
 from __future__ import annotations
@@ -51,9 +52,9 @@ class SimCamera:
         self.scene = scene
         self._camera: VisibleCamera | ThermalCamera
         if config.kind == "visible":
-            self._camera = VisibleCamera(scene, config.seed)
+            self._camera = VisibleCamera(scene, config.seed, config.view())
         else:
-            self._camera = ThermalCamera(scene, config.seed, config.bits)
+            self._camera = ThermalCamera(scene, config.seed, config.bits, config.view())
 
     def frame(self, index: int) -> tuple[Image, float]:
         """The picture of one tick of the sensor and its stamp, whether or not the stream loses it.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.sim import people, vehicles
-from runtime.sim.geometry import Floats
+from runtime.sim.geometry import Floats, View
 from runtime.sim.light import HEADLIGHT, beam_field, beams_at, lamps_at
 from runtime.sim.paint import Patch, lay
 from runtime.sim.scene import STREET_HEAT, Scene
@@ -55,8 +55,9 @@ class _Grain:
 class VisibleCamera:
     """A colour camera at night: short of light, glaring at lamps, noisy in the dark."""
 
-    def __init__(self, scene: Scene, seed: int) -> None:
+    def __init__(self, scene: Scene, seed: int, view: View | None = None) -> None:
         self._scene = scene
+        self._as_seen = (view or View(scene.pinhole)).resampler()
         w, h = scene.pinhole.width, scene.pinhole.height
         self._grain = _Grain(seed * 2 + 1, (h, w, 3))
         y, x = np.mgrid[0:h, 0:w].astype(np.float32)
@@ -65,7 +66,7 @@ class VisibleCamera:
 
     def render(self, t: float, index: int) -> NDArray[np.uint8]:
         """The frame at t seconds with the noise of frame `index`: (H, W, 3) uint8 BGR."""
-        light = self._light(t)
+        light = self._as_seen(self._light(t))
         self._bloom(light)
         return self._expose(light, index)
 
@@ -129,14 +130,15 @@ class VisibleCamera:
 
 
 class ThermalCamera:
-    """An uncooled long-wave camera of the same field of view: soft, grainy, blind to light.
+    """An uncooled long-wave camera, unless told otherwise of the same field of view: soft, grainy, blind to light.
 
     `bits` 8 gives a fixed smooth tone mapping of temperature, 14 and 16 give raw counts that rise with the
     black-body radiance of the scene.
     """
 
-    def __init__(self, scene: Scene, seed: int, bits: int) -> None:
+    def __init__(self, scene: Scene, seed: int, bits: int, view: View | None = None) -> None:
         self._scene = scene
+        self._as_seen = (view or View(scene.pinhole)).resampler()
         self._bits = bits
         w, h = scene.pinhole.width, scene.pinhole.height
         self._grain = _Grain(seed * 2, (h, w, 1))
@@ -162,7 +164,9 @@ class ThermalCamera:
 
     def render(self, t: float, index: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
         """The frame at t seconds with the noise of frame `index`: (H, W) uint8 for 8 bits, else uint16."""
-        heat = np.asarray(cv2.GaussianBlur(self.temperature(t), (0, 0), self._soft), np.float32)
+        heat = np.asarray(
+            cv2.GaussianBlur(self._as_seen(self.temperature(t)), (0, 0), self._soft), np.float32
+        )
         heat += self._fixed
         heat += self._grain.at(index)[..., 0] * np.float32(_NETD)
         if self._bits == 8:

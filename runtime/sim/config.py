@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from runtime.errors import InputError
+from runtime.sim.geometry import Pinhole, View
 
 KINDS = ("visible", "thermal")
 SMALLEST, LARGEST = 64, 4096
@@ -19,6 +20,8 @@ STALL_START, STALL_EVERY = 10.0, 60.0
 """Seconds: a stalling camera falls silent 10 s after its start and then once a minute."""
 FFC_FREEZE = 0.6
 """Seconds a flat-field correction holds the picture."""
+NARROWEST, WIDEST, ASKEW, BENT = 5.0, 60.0, 15.0, 0.5
+"""Degrees of the field of view, and of each mounting angle; the radial distortion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,14 @@ class SimConfig:
     """Seconds between flat-field corrections, each a freeze of 0.6 s of the thermal picture; 0 for none."""
     offset_ms: float = 0.0
     """Added to every stamp: how far this camera's clock is ahead."""
+    fov: float = 0.0
+    """Degrees across the picture; 0 is the street's own view, about 53. See `runtime.sim.geometry.View`."""
+    yaw: float = 0.0
+    pitch: float = 0.0
+    roll: float = 0.0
+    """Degrees the camera is mounted off, to the right, upwards, clockwise."""
+    k1: float = 0.0
+    """Radial distortion of its lens."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -79,14 +90,23 @@ class SimConfig:
                 f"ffc={self.ffc:g}: expected a period longer than the freeze of {FFC_FREEZE:g} s"
             )
         _between("offset_ms", self.offset_ms, -60_000.0, 60_000.0)
+        if self.fov:
+            _between("fov", self.fov, NARROWEST, WIDEST)
+        for name in ("yaw", "pitch", "roll"):
+            _between(name, getattr(self, name), -ASKEW, ASKEW)
+        _between("k1", self.k1, -BENT, BENT)
+
+    def view(self) -> View:
+        """Its geometry: two of them tell exactly where a pixel of one camera is seen by the other."""
+        return View(Pinhole(self.width, self.height), self.fov, self.yaw, self.pitch, self.roll, self.k1)
 
     @classmethod
     def from_uri(cls, uri: str) -> SimConfig:
         """The configuration a URI spells.
 
-        `sim://thermal?fps=9&bits=14&size=640x480&seed=3&ffc=60&drop=0.02&jitter=8ms&stall=5&offset=12ms`;
-        every parameter may be left out. Times take `ms` or `s`; without a unit, `jitter` and `offset` are
-        milliseconds, `stall` and `ffc` seconds.
+        `sim://thermal?fps=9&bits=14&size=640x480&seed=3&ffc=60&drop=0.02&jitter=8ms&stall=5&offset=12ms`, and
+        `fov`, `yaw`, `pitch`, `roll`, `k1` for its geometry; every parameter may be left out. Times take `ms`
+        or `s`; without a unit, `jitter` and `offset` are milliseconds, `stall` and `ffc` seconds.
 
         Raises:
             InputError: unknown kind or parameter, a parameter given twice, or a bad value.
@@ -181,4 +201,9 @@ _PARAMETERS: dict[str, Callable[[str, str], dict[str, Any]]] = {
     "stall": _time("stall", "s"),
     "ffc": _time("ffc", "s"),
     "offset": _time("offset_ms", "ms"),
+    "fov": _number("fov"),
+    "yaw": _number("yaw"),
+    "pitch": _number("pitch"),
+    "roll": _number("roll"),
+    "k1": _number("k1"),
 }

@@ -1,13 +1,17 @@
-"""One pinhole for both cameras: world metres to image pixels and back.
+"""One pinhole for both cameras: world metres to image pixels and back; and views that look at it askew.
 
 World axes: X to the right, Y up from the road surface, Z forward along the street, all in metres, with the
-camera above the origin. Both modalities use the same pinhole, which is what registers the two pictures.
+camera above the origin. Both modalities use the same pinhole, which is what registers the two pictures. A
+`View` turns one of them into a camera with its own field of view, direction and lens, whose mapping to the
+other is known exactly: what a calibration has to find.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,3 +67,113 @@ class Pinhole:
     def scale_at(self, depth: float) -> float:
         """Pixels per metre at a depth in metres."""
         return self.focal / max(depth, NEAR_Z)
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """3×3 camera matrix, of OpenCV's pixels: centres lie at whole numbers; y points down."""
+        return np.asarray(
+            [[self.focal, 0, self.cx - 0.5], [0, self.focal, self.cy - 0.5], [0, 0, 1]], np.float64
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A camera at the pinhole's place with its own lens. By default, the pinhole itself."""
+
+    pinhole: Pinhole
+    fov: float = 0.0
+    """Degrees across the picture; 0 keeps the pinhole's focal length, principal point and axis. Otherwise the
+    axis goes through the middle of both pictures."""
+    yaw: float = 0.0
+    pitch: float = 0.0
+    roll: float = 0.0
+    """Degrees it is mounted off, to the right, upwards, clockwise."""
+    k1: float = 0.0
+    """First radial distortion coefficient (Brown): negative is a barrel."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether it shows the pinhole's picture as it is."""
+        return self == View(self.pinhole)
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """3×3 camera matrix, OpenCV's pixels."""
+        if not self.fov:
+            return self.pinhole.matrix
+        w, h = self.pinhole.width, self.pinhole.height
+        focal = w / 2 / math.tan(math.radians(self.fov) / 2)
+        return np.asarray([[focal, 0, (w - 1) / 2], [0, focal, (h - 1) / 2], [0, 0, 1]], np.float64)
+
+    @property
+    def distortion(self) -> NDArray[np.float64]:
+        """OpenCV's k1, k2, p1, p2, k3."""
+        return np.asarray([self.k1, 0, 0, 0, 0], np.float64)
+
+    @property
+    def rotation(self) -> NDArray[np.float64]:
+        """3×3: directions of the pinhole (x right, y down, z forward) to directions of this camera."""
+        turned = np.eye(3)
+        if self.fov:
+            w, h = self.pinhole.width, self.pinhole.height
+            x, y, _ = np.linalg.inv(self.pinhole.matrix) @ ((w - 1) / 2, (h - 1) / 2, 1)
+            turned = _turn(1, -math.atan(x)) @ turned
+            turned = _turn(0, math.atan2(y, math.hypot(x, 1.0))) @ turned
+        yaw, pitch, roll = (math.radians(a) for a in (self.yaw, self.pitch, self.roll))
+        return np.asarray(_turn(2, -roll) @ _turn(0, -pitch) @ _turn(1, -yaw) @ turned)
+
+    def directions(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Where pixels (N, 2) look to: (N, 3), in the pinhole's axes."""
+        ideal = cv2.undistortPoints(
+            pixels.reshape(-1, 1, 2).astype(np.float64),
+            self.matrix,
+            self.distortion,
+            criteria=(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 60, 1e-12),
+        )
+        return np.asarray(np.column_stack([ideal.reshape(-1, 2), np.ones(len(pixels))]) @ self.rotation)
+
+    def pixels(self, directions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Where directions (N, 3) of the pinhole's axes are seen: (N, 2) pixels."""
+        seen, _ = cv2.projectPoints(
+            (directions @ self.rotation.T).reshape(-1, 1, 3),
+            np.zeros(3),
+            np.zeros(3),
+            self.matrix,
+            self.distortion,
+        )
+        return np.asarray(seen, np.float64).reshape(-1, 2)
+
+    def resampler(self) -> Resampler:
+        """What makes this camera's pictures of the pinhole's."""
+        return Resampler(self)
+
+
+class Resampler:
+    """Makes a view's pictures of the pinhole's: the maps are computed once."""
+
+    def __init__(self, view: View) -> None:
+        self._maps: tuple[Floats, Floats] | None = None
+        if not view.plain:
+            w, h = view.pinhole.width, view.pinhole.height
+            ys, xs = np.mgrid[0:h, 0:w]
+            directions = view.directions(np.column_stack([xs.ravel(), ys.ravel()]).astype(np.float64))
+            places = View(view.pinhole).pixels(directions).reshape(h, w, 2).astype(np.float32)
+            self._maps = (np.ascontiguousarray(places[..., 0]), np.ascontiguousarray(places[..., 1]))
+
+    def __call__(self, picture: Floats) -> Floats:
+        """The pinhole's picture as the view sees it; beyond its edge, the edge is repeated."""
+        if self._maps is None:
+            return picture
+        return np.asarray(cv2.remap(picture, *self._maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+
+
+def seen_by_other(view: View, other: View, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pixels (N, 2) of one view → the same places in another's picture, exactly: the truth of a calibration."""
+    return other.pixels(view.directions(pixels))
+
+
+def _turn(axis: int, angle: float) -> NDArray[np.float64]:
+    """3×3 rotation about the x, y or z axis."""
+    vector = np.zeros(3)
+    vector[axis] = angle
+    return np.asarray(cv2.Rodrigues(vector)[0], np.float64)

@@ -1,0 +1,7 @@
+"""Two cameras in, one fused stream out, for weeks: threads, queues, and what happens when a camera fails."""
+
+from __future__ import annotations
+
+from runtime.streaming.stream import Stream, StreamConfig
+
+__all__ = ["Stream", "StreamConfig"]

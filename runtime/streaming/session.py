@@ -1,0 +1,172 @@
+"""Options → a stream with its cameras, model, outputs and servers; and `runtime.stream`, the same for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from runtime.alignment import Aligner, Calibration
+from runtime.clock import Clock
+from runtime.files import require_writable
+from runtime.frame import FusedFrame
+from runtime.fuser import Fuser
+from runtime.machine import Machine, versions
+from runtime.sinks.opening import open_sink
+from runtime.sinks.page import PageSink
+from runtime.sinks.stream import StreamSink
+from runtime.sources.opening import Cameras
+from runtime.streaming.options import StreamOptions
+from runtime.streaming.stream import FusesPairs, Stream
+from runtime.uri import mask
+from runtime.web.server import Access, Server
+
+
+@contextmanager
+def session(
+    options: StreamOptions,
+    say: Callable[[str], None] | None = None,
+    fuser: FusesPairs | None = None,
+    more_sinks: Sequence[StreamSink] = (),
+) -> Iterator[Stream]:
+    """Build a stream, not yet started; everything is closed when the context is left.
+
+    Args:
+        options: what was asked for.
+        say: takes a line about what happens, credentials masked.
+        fuser: instead of the one that `model` and `engine` name.
+        more_sinks: beside those of `out`.
+
+    Raises:
+        InputError: anything of the options cannot be had.
+    """
+    clock = Clock(options.speed)
+    access = Access(options.bind, options.token)
+    with ExitStack() as stack:
+        cameras = Cameras(options.ir, options.vi, clock)
+        if options.report is not None:
+            require_writable(Path(options.report))
+        calibration = None if options.calibration is None else Calibration.load(options.calibration)
+        aligner = None if calibration is None else Aligner(calibration)
+        sinks: list[StreamSink] = []
+        for text in options.out:
+            sinks.append(open_sink(text, clock, access))
+            stack.callback(sinks[-1].close)
+        servers = [sink.server for sink in sinks if isinstance(sink, PageSink)]
+        if options.metrics is not None and (
+            options.metrics == 0 or options.metrics not in [s.port for s in servers]
+        ):
+            servers.append(Server(options.bind, options.metrics, access))
+            stack.callback(servers[-1].close)
+        stack.callback(cameras.close)
+        cameras.check()
+        # Last, because it takes longest: what is wrong elsewhere is said at once.
+        model = fuser or Fuser.open(options.model, options.engine, options.threads)
+        config = options.config(None if calibration is None else calibration.offset_s)
+        stream = Stream(
+            cameras,
+            model,
+            [*sinks, *more_sinks],
+            config,
+            aligner,
+            clock,
+            say,
+        )
+        _describe(stream, options, model)
+        for server in servers:
+            server.telemetry = stream.telemetry
+            if say is not None:
+                kind = "page, metrics" if server.pictures is not None else "metrics"
+                say(f"{kind}: {server.url}")
+        yield stream
+
+
+def _describe(stream: Stream, options: StreamOptions, fuser: FusesPairs) -> None:
+    """What the report says besides figures."""
+    engine = fuser.engine.name if isinstance(fuser, Fuser) else type(fuser).__name__
+    shown = {k: v for k, v in asdict(options).items() if k != "token"}
+    shown |= {"ir": mask(options.ir), "vi": mask(options.vi), "out": [mask(text) for text in options.out]}
+    for name, value in (
+        ("model", options.model),
+        ("engine", engine),
+        ("options", shown),
+        ("machine", asdict(Machine.here())),
+        ("versions", versions()),
+    ):
+        stream.telemetry.set_field(name, value)
+
+
+class _Handover:
+    """The sink from which a program takes frames in its own thread."""
+
+    name, in_main_thread = "program", True
+
+    def __init__(self, every_frame: bool) -> None:
+        self.every_frame = every_frame
+        self.frame: FusedFrame | None = None
+
+    def write(self, frame: FusedFrame) -> None:
+        self.frame = frame
+
+    def close(self) -> None:
+        pass
+
+
+def stream(
+    ir: str,
+    vi: str,
+    *,
+    out: Sequence[str] = (),
+    fuser: Fuser | None = None,
+    say: Callable[[str], None] | None = None,
+    marks: bool = False,
+    **options: Any,
+) -> Iterator[FusedFrame]:
+    """Fused frames of two cameras, for one's own program.
+
+        for fused in runtime.stream(ir="v4l2:///dev/video0?format=Y16", vi="v4l2:///dev/video2"):
+            detect(fused.image, fused.timestamp, fused.flags)
+
+    Live cameras do not wait for the program: it gets the newest frame, older ones are dropped and counted. Files
+    wait. Ending the loop, or closing the generator, lets go of the cameras.
+
+    Args:
+        ir, vi: URIs as for `ufuser stream`.
+        out: sinks that get the frames as well.
+        fuser: an open one, instead of `model` and `engine`.
+        say: takes a line about what happens.
+        marks: write into the picture that a camera is lost; the flags say so in any case.
+        options: the other fields of `runtime.streaming.options.StreamOptions`: `model`, `engine`, `sync`,
+            `calibration`, `agc`, `duration`, …
+
+    Returns:
+        A generator of frames: picture, stamp, flags ("ir-lost", "vi-lost", "stale", "frozen", …), and the two
+        pictures that were fused.
+
+    Raises:
+        InputError: on the call for a bad option, at the first frame for what cannot be opened.
+        TypeError: an unknown option.
+    """
+    chosen = StreamOptions(ir, vi, out=tuple(out), marks=marks, **options)
+    return _frames(chosen, say, fuser)
+
+
+def _frames(
+    options: StreamOptions, say: Callable[[str], None] | None, fuser: Fuser | None
+) -> Iterator[FusedFrame]:
+    handover = _Handover(every_frame=not Cameras(options.ir, options.vi, Clock()).live)
+    with session(replace(options, report=None), say, fuser, [handover]) as running, running:
+        outlet = running.outlets[-1]
+        while outlet.step(0.2):
+            if running.error is not None:
+                break
+            for other in running.outlets[:-1]:
+                if other.sink.in_main_thread and not other.done:  # a window beside the program
+                    other.step(0)
+            if handover.frame is not None:
+                frame, handover.frame = handover.frame, None
+                yield frame
+        if running.error is not None:
+            raise running.error

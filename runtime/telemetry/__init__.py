@@ -1,0 +1,313 @@
+"""What a run's durations say: rates and percentiles, never an average that hides the slow frames.
+
+`Durations` sums up a run that has ended; `Telemetry` looks on while a stream runs for weeks.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from runtime.clock import Clock
+from runtime.frame import Frame
+from runtime.telemetry import sensors
+from runtime.telemetry.histogram import Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """Summary of how long the frames took in one stage."""
+
+    frames: int
+    fps: float
+    """Frames over the sum of their durations: the rate this stage alone would sustain; 0 without frames."""
+    p50_ms: float
+    p95_ms: float
+    max_ms: float
+    """Milliseconds; 0 without frames. Percentiles interpolate linearly between the two nearest frames."""
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Durations:
+        """Summarise durations in seconds, one a frame."""
+        if not seconds:
+            return cls(0, 0.0, 0.0, 0.0, 0.0)
+        total = sum(seconds)
+        p50, p95, longest = (float(p) * 1000 for p in np.percentile(seconds, (50, 95, 100)))
+        return cls(len(seconds), len(seconds) / total if total > 0 else 0.0, p50, p95, longest)
+
+
+_WINDOW = 10
+"""Seconds that a current rate looks back."""
+_EVENTS = 64
+"""Latest events kept."""
+_MINUTE = 60.0
+FROZEN = "frozen"
+
+
+class Rate:
+    """Frames per second: over all, and lately. Not for several threads at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first = self.last = math.nan
+        """Moments of the first and the latest frame."""
+        self._seconds: deque[list[int]] = deque(maxlen=_WINDOW + 1)
+        """(whole second, frames in it)."""
+
+    def add(self, now: float) -> None:
+        """One frame, now."""
+        self.count += 1
+        self.last = now
+        if self.count == 1:
+            self.first = now
+        if not self._seconds or self._seconds[-1][0] != int(now):
+            self._seconds.append([int(now), 0])
+        self._seconds[-1][1] += 1
+
+    def overall(self) -> float:
+        """From the first frame to the latest; 0 before the second."""
+        return (self.count - 1) / (self.last - self.first) if self.last > self.first else 0.0
+
+    def lately(self, now: float) -> float:
+        """Over the last ten seconds, or since the first frame where that is less."""
+        if not self.count:
+            return 0.0
+        begin = max(now - _WINDOW, self.first)
+        frames = sum(number for second, number in self._seconds if int(begin) < second or begin == self.first)
+        # The second in which the window begins counts by nothing: the rate is over whole ones.
+        span = now - (begin if begin == self.first else int(begin) + 1)
+        return frames / span if span > 0 else 0.0
+
+
+@dataclass(slots=True)
+class _Side:
+    """One camera."""
+
+    uri: str
+    rate: Rate = field(default_factory=Rate)
+    state: str = "waiting"
+    """"waiting", "running", "stalled", "gone" or "ended"."""
+    size: tuple[int, int] | None = None
+    stalls: int = 0
+    stalled_s: float = 0.0
+    reconnects: int = 0
+    arrival: float = math.nan
+    """Of the latest frame."""
+    ffc: int = 0
+    ffc_s: float = 0.0
+    shown: tuple[float, bool] = (math.nan, False)
+    """Stamp of the latest frame that was toned, and whether it was frozen."""
+
+
+class Telemetry:
+    """Figures of a running stream, in bounded memory. Its methods may be called from any thread.
+
+    Args:
+        uris: of the two cameras, by side, credentials masked.
+        clock: of the stream.
+        stall_after: a gap between two frames of a camera counts as a stall from so many seconds on.
+    """
+
+    def __init__(self, uris: Mapping[str, str], clock: Clock, stall_after: float = 1.0) -> None:
+        self._clock, self._stall_after = clock, stall_after
+        self._lock = threading.RLock()
+        self._sides = {side: _Side(uri) for side, uri in uris.items()}
+        self._drops: Counter[tuple[str, str]] = Counter()
+        self._flags: Counter[str] = Counter()
+        self._stages: dict[str, Histogram] = {}
+        self._latency: dict[str, Histogram] = {}
+        self._skew, self._skew_sum = Histogram(), 0.0
+        self._fused, self._out = Rate(), Rate()
+        self._events: deque[str] = deque(maxlen=_EVENTS)
+        self._event_count = 0
+        self._fields: dict[str, Any] = {}
+        self._began, self._began_at = clock.now(), time.time()
+        self._memory: dict[str, int | None] = {"start": sensors.resident_bytes()}
+        self._nvtx: Any = None
+        with suppress(ImportError):
+            self._nvtx = importlib.import_module("nvtx")
+
+    # What the threads tell
+
+    def arrived(self, side: str, frame: Frame) -> None:
+        """A camera gave a frame; `arrival` and flags are used."""
+        with self._lock:
+            at = self._sides[side]
+            gap = frame.arrival - at.arrival
+            if gap >= self._stall_after:
+                at.stalls += 1
+                at.stalled_s += gap
+            at.rate.add(frame.arrival)
+            at.state, at.size = "running", (frame.image.shape[1], frame.image.shape[0])
+            at.arrival = frame.arrival
+
+    def toned(self, frame: Frame) -> None:
+        """An infrared frame was toned; `frozen` in its flags tells a flat-field correction."""
+        frozen = FROZEN in frame.flags
+        with self._lock:
+            at = self._sides["ir"]
+            stamp, was_frozen = at.shown
+            if frozen:
+                at.ffc += not was_frozen
+                if frame.timestamp > stamp:
+                    at.ffc_s += min(frame.timestamp - stamp, self._stall_after)
+            at.shown = (frame.timestamp, frozen)
+
+    def state(self, side: str, state: Literal["stalled", "gone", "ended", "running"]) -> None:
+        """A camera's state changed."""
+        with self._lock:
+            self._sides[side].state = state
+
+    def reconnected(self, side: str) -> None:
+        """A camera was opened again."""
+        with self._lock:
+            self._sides[side].reconnects += 1
+
+    def drop(self, where: str, reason: str, frames: int = 1) -> None:
+        """Frames were dropped: at "ir", "vi", "pairs" or a sink."""
+        with self._lock:
+            self._drops[where, reason] += frames
+
+    def set_drops(self, where: str, reason: str, total: int) -> None:
+        """The same, by somebody who counts for himself."""
+        with self._lock:
+            self._drops[where, reason] = total
+
+    def paired(self, skew: float) -> None:
+        """Two frames were paired: infrared minus visible stamp, seconds."""
+        with self._lock:
+            self._skew.add(abs(skew))
+            self._skew_sum += skew
+
+    def fused(self, flags: frozenset[str]) -> None:
+        """A frame came out of the fusion."""
+        with self._lock:
+            self._fused.add(self._clock.now())
+            self._flags.update(flags)
+            if "minute" not in self._memory and self.seconds() >= _MINUTE:
+                self._memory["minute"] = sensors.resident_bytes()
+
+    def written(self, sink: str, latency: float | None) -> None:
+        """A sink has written a frame, `latency` seconds after its capture; None for a repeated one."""
+        with self._lock:
+            self._out.add(self._clock.now())
+            if latency is not None:
+                self._latency.setdefault(sink, Histogram()).add(latency)
+
+    def event(self, text: str) -> None:
+        """Something worth a line; credentials masked."""
+        with self._lock:
+            self._event_count += 1
+            self._events.append(f"{self.seconds():.3f} s: {text}")
+
+    def set_field(self, name: str, value: Any) -> None:
+        """A field of the report that does not change any more, such as the engine's name."""
+        with self._lock:
+            self._fields[name] = value
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage; where NVTX is installed it is a range of that name."""
+        if self._nvtx is not None:
+            self._nvtx.push_range(name)
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - began
+            if self._nvtx is not None:
+                self._nvtx.pop_range()
+            with self._lock:
+                self._stages.setdefault(name, Histogram()).add(elapsed)
+
+    # What is asked of it
+
+    def seconds(self) -> float:
+        """Since the start, on the stream's clock."""
+        return self._clock.now() - self._began
+
+    @property
+    def fused_frames(self) -> int:
+        """Frames that came out of the fusion."""
+        return self._fused.count
+
+    def healthy(self, within: float = 5.0) -> bool:
+        """Whether frames flow: one with a new picture was fused in the last seconds."""
+        with self._lock:
+            return self._clock.now() - self._fused.last <= within
+
+    def histograms(self) -> tuple[dict[str, Histogram], dict[str, Histogram], Histogram]:
+        """By stage, by sink, and the skew's; not copied: read them under `frozen`."""
+        return self._stages, self._latency, self._skew
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Nothing changes within."""
+        with self._lock:
+            yield
+
+    def report(self) -> dict[str, Any]:
+        """All figures, to be written as JSON. Milliseconds where a name ends in `_ms`."""
+        # Reading the sensors takes milliseconds: not while the others wait.
+        temperatures, powers, resident = sensors.temperatures(), sensors.powers(), sensors.resident_bytes()
+        with self._lock:
+            now = self._clock.now()
+            seconds = now - self._began
+            self._memory["end"] = resident
+            first = next(iter(self._latency.values()), Histogram())
+            return {
+                "schema": 1,
+                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._began_at)),
+                "seconds": round(seconds, 3),
+                "speed": self._clock.speed,
+                "healthy": self.healthy(),
+                **self._fields,
+                "cameras": {side: self._camera(at, now) for side, at in self._sides.items()},
+                "fused": _rates(self._fused, now),
+                "flags": dict(self._flags),
+                "skew_ms": {
+                    "mean": round(self._skew_sum / max(self._skew.count, 1) * 1000, 3),
+                    **self._skew.summary_ms(),
+                },
+                "capture_to_output_ms": first.summary_ms(),
+                "sinks_ms": {sink: histogram.summary_ms() for sink, histogram in self._latency.items()},
+                "stages_ms": {name: histogram.summary_ms() for name, histogram in self._stages.items()},
+                "drops": {f"{where}: {why}": n for (where, why), n in sorted(self._drops.items()) if n},
+                "temperatures_c": temperatures,
+                "power_w": powers,
+                "memory_bytes": dict(self._memory),
+                "events": list(self._events),
+                "event_count": self._event_count,
+            }
+
+    def drops(self) -> dict[tuple[str, str], int]:
+        """Frames dropped by place and reason."""
+        with self._lock:
+            return dict(self._drops)
+
+    @staticmethod
+    def _camera(at: _Side, now: float) -> dict[str, Any]:
+        return {
+            "uri": at.uri,
+            "state": at.state,
+            "size": at.size,
+            **_rates(at.rate, now),
+            "stalls": at.stalls,
+            "stalled_seconds": round(at.stalled_s, 3),
+            "reconnects": at.reconnects,
+            "ffc": at.ffc,
+            "ffc_seconds": round(at.ffc_s, 3),
+        }
+
+
+def _rates(rate: Rate, now: float) -> dict[str, Any]:
+    return {"frames": rate.count, "fps": round(rate.overall(), 3), "fps_lately": round(rate.lately(now), 3)}

@@ -1,0 +1,108 @@
+"""A thermal camera's frames → steady 8-bit pictures: dead pixels healed, freezes told, tone mapped.
+
+    pipeline = ThermalPipeline(ThermalConfig.from_text("plateau"))
+    frame = pipeline(frame)          # uint8, with "frozen" in its flags during a flat-field correction
+
+Pure: arrays and stamps in, arrays out, no clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.color import luma
+from runtime.errors import InputError
+from runtime.frame import Frame
+from runtime.thermal.config import MODES, ThermalConfig
+from runtime.thermal.dead import DeadPixels
+from runtime.thermal.freeze import FreezeDetector
+from runtime.thermal.tone import ToneMapper
+
+__all__ = ["FROZEN", "MODES", "SCENE_CUT", "ThermalConfig", "ThermalPipeline"]
+
+FROZEN, SCENE_CUT = "frozen", "scene-cut"
+"""Flags: the picture is an older one, held by the camera while it corrects its flat field; the tone mapping
+started anew at this frame because the scene changed at once."""
+
+
+class ThermalPipeline:
+    """One camera's way from raw frames to 8-bit ones. Holds its memory, so it serves one thread at a time.
+
+    A camera that changes its size or type in mid-stream is taken for a new one.
+
+    Args:
+        config: tone mapping and healing.
+    """
+
+    def __init__(self, config: ThermalConfig | None = None) -> None:
+        self.config = config or ThermalConfig()
+        self._kind: tuple[tuple[int, ...], np.dtype[Any]] | None = None
+        self._stamp: float | None = None
+        self._latest: tuple[Frame, Frame] | None = None
+        self._start()
+
+    @property
+    def dead_pixels(self) -> list[tuple[int, int]]:
+        """Column and row of each pixel that is healed now."""
+        return self._dead.places
+
+    def __call__(self, frame: Frame) -> Frame:
+        """Process one frame.
+
+        Args:
+            frame: image H×W, or H×W×3 of which the luma is taken; uint8 or uint16 of any number of bits.
+
+        Returns:
+            The frame with an H×W uint8 image; warm is bright unless `black_hot`. Flags may gain "frozen" and
+            "scene-cut". While frozen, nothing adapts: the picture stays as it is.
+
+        Raises:
+            InputError: another dtype or layout; mode "fixed" without limits for raw counts.
+        """
+        if self._latest is not None and self._latest[0] is frame:
+            return self._latest[1]  # held by the pairing, not sent twice by the camera
+        image = self._checked(frame)
+        kind = (image.shape, image.dtype)
+        if kind != self._kind:
+            self._start(image.dtype)
+            self._kind, self._stamp = kind, None
+        repeat = self._freeze.is_repeat(image)
+        flags = set(frame.flags)
+        if self._freeze.frozen:
+            flags.add(FROZEN)
+        if not repeat:
+            if self.config.heal:
+                self._dead.watch(image)
+            healed = self._dead.heal(image)
+            since = None if self._stamp is None else frame.timestamp - self._stamp
+            if self._tone.adapt(healed, since):
+                flags.add(SCENE_CUT)
+            self._stamp = frame.timestamp
+            self._toned = self._tone.tone(healed)
+        toned = replace(frame, image=self._toned, flags=frozenset(flags))
+        self._latest = (frame, toned)
+        return toned
+
+    def _start(self, dtype: np.dtype[Any] | None = None) -> None:
+        config = self.config
+        if config.mode == "auto":
+            config = replace(config, mode="fixed" if dtype == np.uint8 else "linear", fixed=None)
+        self._freeze, self._dead, self._tone = FreezeDetector(), DeadPixels(), ToneMapper(config)
+        self._toned = np.empty((0, 0), np.uint8)
+
+    def _checked(self, frame: Frame) -> NDArray[Any]:
+        image = frame.image
+        if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+            raise InputError(f"{frame.source}: thermal frame of shape {image.shape}, expected H×W or H×W×3")
+        if image.dtype not in (np.uint8, np.uint16):
+            raise InputError(f"{frame.source}: thermal frame of {image.dtype}, expected uint8 or uint16")
+        if self.config.mode == "fixed" and self.config.fixed is None and image.dtype != np.uint8:
+            raise InputError(
+                f"{frame.source} gives raw counts, which --agc fixed cannot show without limits: "
+                f"expected --agc fixed:LOW:HIGH in counts, or linear, plateau, clahe"
+            )
+        return luma(image)

@@ -1,0 +1,190 @@
+"""Simulated cameras with cheap pictures, a cheap fusion, and streams of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime import Fuser
+from runtime.clock import Clock
+from runtime.frame import FusedFrame
+from runtime.sim import SimConfig, Timeline
+from runtime.sources.playback import Faults, Player
+from runtime.streaming import Stream, StreamConfig
+
+SIZE = (48, 64)
+"""Height and width."""
+
+
+class MeanEngine:
+    """An `Engine` that fuses by the mean, as slowly as one likes."""
+
+    name = "mean"
+    metadata: Mapping[str, str] = {"shape_multiple": "8"}
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self._buffers: tuple[np.ndarray, ...] = ()
+
+    def bind(self, height: int, width: int) -> Any:
+        if not self._buffers or self._buffers[0].shape != (height, width):
+            self._buffers = tuple(np.zeros((height, width), np.float32) for _ in range(3))
+        return self._buffers
+
+    def run(self) -> None:
+        ir, vi, fused = self._buffers
+        np.copyto(fused, (ir + vi) / 2)
+        time.sleep(self.seconds)
+
+
+class CheapFeed:
+    """Grey 120 with the index in the first pixels, so that frames can be told from each other."""
+
+    def __init__(self, colour: bool, count: int | None, size_at: Callable[[int], tuple[int, int]]) -> None:
+        self._colour, self._count, self._size_at = colour, count, size_at
+        self.closed = 0
+
+    def picture(self, index: int) -> np.ndarray | None:
+        if self._count is not None and index >= self._count:
+            return None
+        height, width = self._size_at(index)
+        shape = (height, width, 3) if self._colour else (height, width)
+        image = np.full(shape, 120 if self._colour else 60, np.uint8)
+        image[0, :8] = index % 251  # pictures differ: equal ones are a flat-field correction
+        return image
+
+    def frozen(self, index: int) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@dataclass
+class Pair:
+    """A `CameraPair` of played cameras."""
+
+    clock: Clock
+    live: bool = True
+    fps: tuple[float, float] = (10.0, 10.0)
+    count: int | None = None
+    faults: dict[str, Faults] = field(default_factory=dict)
+    timing: dict[str, Any] = field(default_factory=dict)
+    sizes: dict[str, Callable[[int], tuple[int, int]]] = field(default_factory=dict)
+    opened: list[tuple[str, float, bool]] = field(default_factory=list)
+    """Side, moment and success of every try."""
+    origin: float = 0.0
+
+    def start(self) -> None:
+        self.origin = self.clock.now()
+
+    def name(self, side: str) -> str:
+        return f"test://{side}"
+
+    def open(self, side: str) -> Any:
+        moment = self.clock.now() - self.origin
+        self.opened.append((side, moment, False))
+        kind, fps = ("thermal", self.fps[0]) if side == "ir" else ("visible", self.fps[1])
+        feed = CheapFeed(side == "vi", self.count, self.sizes.get(side, lambda _: SIZE))
+        faults = self.faults.get(side, Faults())
+        timeline = Timeline(SimConfig(kind, fps=fps, **self.timing))
+        camera: Any = Player(self.name(side), feed, timeline, self.clock, self.origin, faults)
+        if not self.live:
+            camera = _AsFile(camera, feed, timeline)
+        self.opened[-1] = (side, moment, True)
+        return camera
+
+
+class _AsFile:
+    """The same pictures as a file: as fast as they are asked for."""
+
+    live = False
+
+    def __init__(self, player: Player, feed: CheapFeed, timeline: Timeline) -> None:
+        from runtime.frame import Frame
+        from runtime.sources.playback import FileReader
+
+        def frames() -> Iterator[Frame]:
+            index = 0
+            while (image := feed.picture(index)) is not None:
+                yield Frame(image, timeline.stamp(index), index, player.name)
+                index += 1
+
+        reader = FileReader(player.name, player.fps, frames(), feed.close, player._clock)
+        self.name, self.fps, self.read, self.close = reader.name, reader.fps, reader.read, reader.close
+
+
+class Collect:
+    """A sink that keeps what it gets."""
+
+    def __init__(self, seconds: float = 0.0, every_frame: bool = True, name: str = "collect:") -> None:
+        self.name, self.every_frame, self.in_main_thread = name, every_frame, False
+        self.frames: list[FusedFrame] = []
+        self.moments: list[float] = []
+        self.closed = threading.Event()
+        self._seconds = seconds
+
+    def write(self, frame: FusedFrame) -> None:
+        time.sleep(self._seconds)
+        self.frames.append(frame)
+        self.moments.append(time.monotonic())
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+@dataclass
+class Run:
+    """A stream and what it said."""
+
+    stream: Stream
+    cameras: Pair
+    said: list[str]
+
+    def until(self, done: Callable[[], bool], seconds: float = 10.0) -> None:
+        """Let it run until something is so; fail if it does not become so."""
+        deadline = time.monotonic() + seconds
+        while not done():
+            assert time.monotonic() < deadline, self.said
+            self.stream.wait(0.01)
+
+    @property
+    def moment(self) -> float:
+        """Seconds of the stream's clock since its cameras started."""
+        return self.cameras.clock.now() - self.cameras.origin
+
+
+StartStream = Callable[..., Run]
+
+
+@pytest.fixture
+def start_stream() -> Iterator[StartStream]:
+    """Starts streams of cheap cameras; stops them at the end of the test."""
+    with ExitStack() as stack:
+
+        def start(
+            sinks: Sequence[Any] = (),
+            config: StreamConfig | None = None,
+            fuse_seconds: float = 0.0,
+            speed: float = 1.0,
+            **cameras: Any,
+        ) -> Run:
+            pair, said = Pair(Clock(speed), **cameras), list[str]()
+            fuser = Fuser(MeanEngine(fuse_seconds))
+            stream = Stream(pair, fuser, sinks, config, clock=pair.clock, say=said.append)
+            return Run(stack.enter_context(stream), pair, said)
+
+        yield start
+
+
+@pytest.fixture
+def collect() -> type[Collect]:
+    """A sink that keeps what it gets."""
+    return Collect

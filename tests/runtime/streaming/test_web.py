@@ -1,0 +1,252 @@
+"""The page and the figures over HTTP: who may look, what is shown, and that nobody who looks is waited for."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from runtime.clock import Clock
+from runtime.errors import InputError
+from runtime.frame import FusedFrame
+from runtime.sinks.page import PageSink, page_address
+from runtime.telemetry import Telemetry
+from runtime.uri import split
+from runtime.web.server import Access, Server, is_loopback
+
+TOKEN = "correct horse"
+
+
+def page(access: Access | None = None, host: str = "127.0.0.1") -> PageSink:
+    sink = PageSink("mjpeg://test", (host, 0), access or Access())
+    sink.server.telemetry = Telemetry({"ir": "sim://thermal", "vi": "sim://visible"}, Clock())
+    return sink
+
+
+@pytest.fixture
+def open_page() -> Iterator[PageSink]:
+    """A page anybody on this machine may look at."""
+    sink = page()
+    yield sink
+    sink.close()
+
+
+@pytest.fixture
+def closed_page() -> Iterator[PageSink]:
+    """A page that others can reach, with a token."""
+    sink = page(Access(token=TOKEN), "0.0.0.0")
+    yield sink
+    sink.close()
+
+
+def get(sink: PageSink, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", sink.server.port, timeout=5)
+    connection.request(
+        "GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()}
+    )
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer.status, {k.lower(): v for k, v in answer.getheaders()}, body
+
+
+def frame(index: int, lost: bool = False) -> FusedFrame:
+    grey = np.full((48, 64), 10 * index % 256, np.uint8)
+    return FusedFrame(
+        cv2.merge([grey] * 3), index / 10, index, "x", ir=None if lost else grey, vi=cv2.merge([grey] * 3)
+    )
+
+
+def stream(sink: PageSink, view: str) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", sink.server.port), timeout=5)
+    connection.sendall(f"GET /stream/{view}.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    return connection
+
+
+def next_jpeg(lines: Any) -> np.ndarray:
+    length = 0
+    for line in lines:
+        if line.lower().startswith(b"content-length:"):
+            length = int(line.split(b":")[1])
+        elif line == b"\r\n" and length:
+            image = cv2.imdecode(np.frombuffer(lines.read(length), np.uint8), cv2.IMREAD_UNCHANGED)
+            assert image is not None
+            return image
+    raise AssertionError("the stream ended")
+
+
+def test_page_and_its_parts(open_page: PageSink) -> None:
+    for path, kind in (("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")):
+        status, headers, body = get(open_page, path)
+        assert status == 200
+        assert headers["content-type"].startswith(kind)
+        assert "default-src 'self'" in headers["content-security-policy"]
+        assert len(body) > 500
+    html = get(open_page, "/")[2].decode()
+    assert "<style" not in html
+    assert not re.search(r"<script(?! src)|\son\w+=|style=|https?://", html), "the policy would refuse it"
+    assert get(open_page, "/etc/passwd")[0] == 404
+    assert get(open_page, "/../server.py")[0] == 404
+
+
+def test_pictures_of_each_view(open_page: PageSink) -> None:
+    open_page.write(frame(3))
+    for view, level in (("fused", 30), ("ir", 30), ("vi", 30)):
+        connection = stream(open_page, view)
+        lines = connection.makefile("rb")
+        image = next_jpeg(lines)
+        assert image.shape[:2] == (48, 64)
+        assert int(np.median(image)) == pytest.approx(level, abs=3)
+        open_page.write(frame(9))
+        assert int(np.median(next_jpeg(lines))) == pytest.approx(90, abs=3)
+        open_page.write(frame(3))
+        connection.close()
+    assert get(open_page, "/stream/secret.mjpg")[0] == 404
+
+
+def test_a_lost_camera_sends_nothing(open_page: PageSink) -> None:
+    connection = stream(open_page, "ir")
+    time.sleep(0.1)
+    open_page.write(frame(1, lost=True))
+    open_page.write(frame(7))
+    assert int(np.median(next_jpeg(connection.makefile("rb")))) == pytest.approx(70, abs=3)
+    connection.close()
+
+
+def test_nothing_is_encoded_for_nobody(open_page: PageSink, monkeypatch: pytest.MonkeyPatch) -> None:
+    def encode(*_: Any) -> None:
+        raise AssertionError("nobody looks")
+
+    monkeypatch.setattr(cv2, "imencode", encode)
+    for index in range(5):
+        open_page.write(frame(index))
+
+
+def test_a_client_that_hangs_is_not_waited_for(start_stream: Any, open_page: PageSink) -> None:
+    hanging = [stream(open_page, "fused") for _ in range(3)]
+    for connection in hanging:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)  # a large JPEG
+    slowest = 0.0
+    for index in range(40):
+        began = time.monotonic()
+        open_page.write(FusedFrame(np.roll(noise, index, 0), index / 10, index, "x"))
+        slowest = max(slowest, time.monotonic() - began)
+    assert slowest < 1, "no longer than encoding takes on a busy machine; the clients wait five seconds"
+    looking = stream(open_page, "fused")
+    assert next_jpeg(looking.makefile("rb")).shape == (480, 640, 3)
+    for connection in (*hanging, looking):
+        connection.close()
+    # And in a stream, beside another sink.
+    run = start_stream([open_page], fps=(30.0, 30.0))
+    hanging = [stream(open_page, "fused") for _ in range(3)]
+    run.until(lambda: run.moment > 1.5)
+    assert run.stream.telemetry.report()["fused"]["fps_lately"] > 20
+    for connection in hanging:
+        connection.close()
+
+
+def test_too_many_clients_are_refused(open_page: PageSink) -> None:
+    connections = [stream(open_page, "fused") for _ in range(30)]
+    time.sleep(0.3)
+    refused = 0
+    for connection in connections:
+        connection.settimeout(0.05)
+        try:
+            refused += connection.recv(1) == b""
+        except OSError as e:
+            refused += not isinstance(e, TimeoutError)
+    assert refused == 6
+    for connection in connections:
+        connection.close()
+
+
+def test_figures_and_health(open_page: PageSink) -> None:
+    telemetry = open_page.server.telemetry
+    assert telemetry is not None
+    status, _, body = get(open_page, "/healthz")
+    assert (status, body) == (503, b"no frames\n")
+    telemetry.fused(frozenset())
+    assert get(open_page, "/healthz")[0] == 200
+    report = json.loads(get(open_page, "/report.json")[2])
+    assert report["fused"]["frames"] == 1
+    status, headers, body = get(open_page, "/metrics")
+    assert status == 200
+    assert headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert b"ufuser_fused_frames_total 1\n" in body
+
+
+def test_only_metrics_without_a_page() -> None:
+    server = Server("127.0.0.1", 0, Access())
+    server.telemetry = Telemetry({"ir": "a", "vi": "b"}, Clock())
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection.request("GET", "/")
+    assert connection.getresponse().status == 404
+    server.close()
+
+
+# Who may look
+
+
+def test_without_the_token_nothing_is_answered(closed_page: PageSink) -> None:
+    closed_page.write(frame(1))
+    for path in (
+        "/",
+        "/page.js",
+        "/metrics",
+        "/healthz",
+        "/report.json",
+        "/stream/fused.mjpg",
+        "/?token=wrong",
+    ):
+        status, headers, body = get(closed_page, path)
+        assert status == 401, path
+        assert TOKEN.encode() not in body
+        assert "set-cookie" not in headers
+    assert get(closed_page, "/metrics", Authorization="Bearer wrong")[0] == 401
+    assert get(closed_page, "/metrics", Cookie="ufuser_token=zz")[0] == 401
+    assert get(closed_page, "/metrics", Cookie='"\\')[0] == 401
+
+
+def test_with_the_token(closed_page: PageSink) -> None:
+    assert get(closed_page, "/metrics", Authorization=f"Bearer {TOKEN}")[0] == 200
+    status, headers, _ = get(closed_page, "/?token=correct%20horse")
+    assert (status, headers["location"]) == (303, "/")
+    cookie = headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+    assert TOKEN not in cookie
+    kept = cookie.split(";")[0]
+    assert get(closed_page, "/", Cookie=kept)[0] == 200
+    assert get(closed_page, "/report.json", Cookie=kept)[0] == 200
+
+
+def test_a_foreign_name_for_this_machine_is_refused(open_page: PageSink) -> None:
+    assert get(open_page, "/report.json", Host="localhost:8080")[0] == 200
+    assert get(open_page, "/report.json", Host="[::1]:8080")[0] == 200
+    assert get(open_page, "/report.json", Host="evil.example:8080")[0] == 401
+
+
+def test_addresses() -> None:
+    assert page_address(split("mjpeg://127.0.0.1:8080"), Access()) == ("127.0.0.1", 8080)
+    assert page_address(split("mjpeg://:8080"), Access("10.0.0.5", TOKEN)) == ("10.0.0.5", 8080)
+    assert page_address(split("mjpeg://[::1]:0/"), Access()) == ("::1", 0)
+    assert [is_loopback(h) for h in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "evil.example", "")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    for host in ("0.0.0.0", "::"):
+        with pytest.raises(InputError, match="can be reached by others: expected --token"):
+            Server(host, 0, Access())
