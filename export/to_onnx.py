@@ -22,10 +22,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from export.fidelity import PARITY_SHAPES, synthetic_pair
+from export.lowering import Lowering, lower
+from export.onnx_file import add_metadata
+from export.precision import PRECISIONS, to_half
 from export.rewrite import rewrite
 from export.simplify import constant_reshapes
 from train.checkpoint import load_model, write_atomically
@@ -33,7 +36,6 @@ from train.errors import InputError
 
 SHAPE_MULTIPLE = 8
 TOLERANCE = 1e-4
-PARITY_SHAPES = ((1, 64, 64), (2, 72, 104), (1, 240, 320))  # batch, height, width
 FIRST_OPSET, LAST_OPSET = (
     18,
     20,
@@ -50,6 +52,8 @@ class Exported:
     macs_per_pixel: float
     largest_error: float
     size: int
+    precision: str = "fp32"
+    psnr_db: float | None = None  # against fp32; None for fp32 itself
 
 
 def count_macs(model: nn.Module, height: int, width: int) -> int:
@@ -108,7 +112,7 @@ def parity(reference: nn.Module, model: bytes) -> list[tuple[tuple[int, int, int
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     found = []
     for shape in PARITY_SHAPES:
-        ir, vi = _test_pictures(shape)
+        ir, vi = synthetic_pair(shape)
         with torch.no_grad():
             expected = reference(torch.from_numpy(ir), torch.from_numpy(vi)).numpy()
         (given,) = session.run(["fused"], {"ir": ir, "vi": vi})
@@ -118,22 +122,13 @@ def parity(reference: nn.Module, model: bytes) -> list[tuple[tuple[int, int, int
     return found
 
 
-def _test_pictures(shape: tuple[int, int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Two different pictures with smooth parts, edges, noise, black and white."""
-    batch, height, width = shape
-    rng = np.random.default_rng(shape)
-    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
-    pictures = []
-    for phase in (0.0, 2.0):
-        smooth = 0.5 + 0.5 * np.sin(6 * x + 4 * y * y + phase)
-        edges = (np.sin(23 * x + phase) * np.sin(17 * y) > 0.3) * 0.6
-        noise = rng.standard_normal((batch, 1, height, width)) * 0.1
-        pictures.append(np.clip(smooth - edges + noise, 0, 1).astype(np.float32))
-    return pictures[0], pictures[1]
-
-
 def export(
-    checkpoint: Path, out: Path, model_name: str | None, opset: int, say: Callable[[str], None]
+    checkpoint: Path,
+    out: Path,
+    model_name: str | None,
+    opset: int,
+    say: Callable[[str], None],
+    lowering: Lowering | None = None,
 ) -> Exported:
     """Export a checkpoint of ours.
 
@@ -143,11 +138,15 @@ def export(
         model_name: the model that the checkpoint must hold; None takes what it says.
         opset: ONNX opset, 18 to 20.
         say: takes a line about each step.
+        lowering: a precision below float32; None stays with float32.
 
     Raises:
         InputError: a checkpoint that can't be used, a place that can't be written, or an ONNX graph that
-            answers otherwise than PyTorch by more than 1e-4.
+            answers otherwise than PyTorch by more than 1e-4; in a lower precision, one whose PSNR against
+            fp32 is below `PSNR_FLOOR`.
     """
+    lowering = lowering or Lowering()
+    lowering.check()
     if not FIRST_OPSET <= opset <= LAST_OPSET:
         raise InputError(f"--opset {opset}: expected {FIRST_OPSET} to {LAST_OPSET}")
     if not out.parent.is_dir() or out.is_dir():
@@ -156,14 +155,40 @@ def export(
     rewritten = rewrite(reference)
     parameters = sum(p.numel() for p in reference.parameters())
     say("tracing the network (half a minute or so) …")
-    proto = trace(rewritten, opset)
+    proto = trace(to_half(rewritten) if lowering.precision == "fp16" else rewritten, opset)
     macs_per_pixel = count_macs(rewritten, 264, 400) / (264 * 400)
     _describe(proto, checkpoint, origin, parameters, macs_per_pixel)
     say("checking the graph …")
     onnx.checker.check_model(proto, full_check=True)
+    largest, psnr_db = 0.0, None
+    if lowering.precision != "fp16":
+        largest = _checked_parity(checkpoint, reference, proto, say)
+        add_metadata(
+            proto, {"error_largest": f"{largest:.3e}", "error_over": "made pictures, against PyTorch"}
+        )
+    if lowering.precision != "fp32":
+        proto, difference = lower(reference, proto, lowering, say)
+        largest, psnr_db = difference.largest, difference.psnr_db
     content = proto.SerializeToString()
+    write_atomically(out, content)
+    return Exported(
+        out,
+        len(proto.graph.node),
+        parameters,
+        macs_per_pixel,
+        largest,
+        len(content),
+        lowering.precision,
+        psnr_db,
+    )
+
+
+def _checked_parity(
+    checkpoint: Path, reference: nn.Module, proto: onnx.ModelProto, say: Callable[[str], None]
+) -> float:
+    """The largest difference from PyTorch. Raises InputError if it is more than rounding."""
     largest = 0.0
-    for (batch, height, width), error in parity(reference, content):
+    for (batch, height, width), error in parity(reference, proto.SerializeToString()):
         say(f"  {batch}x1x{height}x{width}: largest difference from PyTorch {error:.2e}")
         largest = max(largest, error)
     if not largest <= TOLERANCE:
@@ -171,8 +196,7 @@ def export(
             f"{checkpoint}: the exported graph differs from PyTorch by {largest:.2e}, allowed is {TOLERANCE:.0e}; "
             f"nothing was written"
         )
-    write_atomically(out, content)
-    return Exported(out, len(proto.graph.node), parameters, macs_per_pixel, largest, len(content))
+    return largest
 
 
 def _describe(
@@ -204,6 +228,27 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
     parser.add_argument("--model", help="the model that the checkpoint must hold (default: what it says)")
     parser.add_argument("--opset", type=int, default=LAST_OPSET, help="ONNX opset, 18 to 20 (default: 20)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32", help="of the graph (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="DIR",
+        help="real pairs DIR/ir, DIR/vi: int8 is made with, fp16 judged by them",
+    )
+    parser.add_argument(
+        "--validation",
+        type=Path,
+        metavar="FILE",
+        help="of --calibration, those that only judge, a stem a line",
+    )
+    parser.add_argument(
+        "--int8-for", choices=("cpu", "tensorrt"), default="cpu", help="what runs it (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--crops", type=int, default=48, help="to calibrate int8 with, 32 or more (default: 48)"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
@@ -216,8 +261,9 @@ def main(argv: list[str] | None = None) -> int:
     def say(line: str) -> None:
         print(f"[{time.perf_counter() - start:5.1f} s] {line}", file=sys.stderr, flush=True)
 
+    lowering = Lowering(args.precision, args.calibration, args.validation, args.int8_for, args.crops)
     try:
-        made = export(args.checkpoint, args.out, args.model, args.opset, say)
+        made = export(args.checkpoint, args.out, args.model, args.opset, say, lowering)
     except InputError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
@@ -227,9 +273,13 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(made.__dict__ | {"out": str(made.out)}))
     else:
         print(
-            f"{made.out}: {made.nodes} nodes, {made.size / 1e6:.1f} MB, "
+            f"{made.out}: {made.precision}, {made.nodes} nodes, {made.size / 1e6:.1f} MB, "
             f"{made.macs_per_pixel * 264 * 400 / 1e9:.2f} GMACs at 264x400, "
-            f"largest difference from PyTorch {made.largest_error:.1e}"
+            + (
+                f"largest difference from PyTorch {made.largest_error:.1e}"
+                if made.psnr_db is None
+                else f"{made.psnr_db:.1f} dB against fp32, largest difference {made.largest_error:.1e}"
+            )
         )
     return 0
 

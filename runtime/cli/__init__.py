@@ -10,13 +10,22 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import NoReturn
 
-import cv2
-
-from runtime.cli import demo, fuse
+from runtime.cli import doctor
 from runtime.errors import InputError
+
+try:
+    import cv2
+except ImportError as e:  # not installed, or without a library of the system's
+    COMMANDS: tuple[ModuleType, ...] = (doctor,)
+    OPENCV_FAILURE = str(e).splitlines()[0]
+else:
+    from runtime.cli import calibrate, demo, fuse, stream
+
+    COMMANDS = (fuse, stream, calibrate, demo, doctor)
+    OPENCV_FAILURE = ""
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -25,6 +34,10 @@ class _Parser(argparse.ArgumentParser):
     """Reports a wrong command line in one line, like any other bad input."""
 
     def error(self, message: str) -> NoReturn:
+        if OPENCV_FAILURE:
+            message = (
+                f"OpenCV cannot be imported ({OPENCV_FAILURE}), only `ufuser doctor` works: it tells more"
+            )
         self.exit(BAD_INPUT, f"error: {message} ({self.prog} --help tells what there is)\n")
 
 
@@ -33,7 +46,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="ufuser", description="Fuse infrared and visible pictures and video.")
     parser.add_argument("--version", action="version", version=f"ufuser {installed_version()}")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (fuse, demo):
+    for command in COMMANDS:
         command.add_parser(subparsers)
     return parser
 
@@ -75,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _quiet_libraries() -> None:
     """Keep the decoders from talking beside our own one-line errors. The user's own settings win."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    if "OPENCV_LOG_LEVEL" not in os.environ:
+    if "OPENCV_LOG_LEVEL" not in os.environ and not OPENCV_FAILURE:
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 

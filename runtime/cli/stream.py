@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from runtime.engines import ENGINES
+from runtime.engines import AUTO, ENGINES
 from runtime.errors import InputError
 from runtime.files import write_bytes
 from runtime.pairing import MODES
@@ -46,8 +46,9 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     add("--vi", metavar="URI", help="visible camera")
     add("--out", action="append", metavar="URI", help="where to; may be given several times")
     add("--model", metavar="M", help="shipped model or ONNX file (default: ufuser)")
-    add("--engine", metavar="E", help=f"what runs it: {', '.join(ENGINES)} (default: onnxruntime)")
+    add("--engine", metavar="E", help=f"what runs it: {', '.join((AUTO, *ENGINES))} (default: {AUTO})")
     add("--threads", type=int, metavar="N", help="CPU threads of the engine (default: one a core)")
+    add("--cpu-precision", metavar="P", help="what OpenVINO computes in: fp32 or bf16 (default: fp32)")
     add("--sync", choices=MODES, help="pair each frame once, or hold infrared (default: nearest)")
     add("--max-skew", type=_time, metavar="S", help="nearest: largest distance in time (default: 0.1)")
     add("--max-age", type=_time, metavar="S", help="hold: oldest infrared shown again (default: 0.25)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +14,11 @@ from runtime.errors import InputError
 
 Image = NDArray[np.float32]
 
-ENGINES = ("onnxruntime", "openvino")
+CPU_ENGINES = ("onnxruntime", "openvino")
+GPU_ENGINES = ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt")
+ENGINES = CPU_ENGINES + GPU_ENGINES
+AUTO = "auto"
+"""The fastest that is installed; its `name` says which it is."""
 INPUTS, OUTPUT = ("ir", "vi"), "fused"
 
 
@@ -64,23 +69,45 @@ def check_signature(model: Path, found: Mapping[str, tuple[str, Sequence[int | s
         )
 
 
-def open_engine(name: str, model: Path, threads: int | None) -> Engine:
+def fastest_installed(model: Path) -> str:
+    """What `auto` stands for: TensorRT for its engine files, else OpenVINO before ONNX Runtime.
+
+    GPU providers are asked for by name: that one is installed does not say that it will start.
+    """
+    if model.suffix == ".engine":
+        return "tensorrt"
+    return "openvino" if find_spec("openvino") else "onnxruntime"
+
+
+def open_engine(name: str, model: Path, threads: int | None, cpu_precision: str = "fp32") -> Engine:
     """Load a model file into an engine.
 
     Args:
-        name: one of `ENGINES`.
-        model: ONNX file written by `export/to_onnx.py`.
+        name: one of `ENGINES`, or `auto`.
+        model: ONNX file written by `export/to_onnx.py`; for `tensorrt` also an engine file of
+            `export/to_tensorrt.py`.
         threads: CPU threads; None leaves the choice to the engine.
+        cpu_precision: what a float32 graph is computed in: `fp32`, or `bf16` with OpenVINO where the CPU has it.
 
     Raises:
-        InputError: unknown engine, engine not installed, or a file that it can't load.
+        InputError: unknown engine, engine or its provider not installed, or a file that it can't load.
     """
-    if name == "onnxruntime":
-        from runtime.engines.onnxruntime import OnnxRuntimeEngine
+    if name == AUTO:
+        name = fastest_installed(model)
+    if cpu_precision != "fp32" and name != "openvino":
+        raise InputError(f"CPU precision {cpu_precision} is OpenVINO's: {name} computes a graph as it is")
+    if name in ENGINES and name != "tensorrt" and model.suffix == ".engine":
+        raise InputError(f"{model} is a TensorRT engine, which {name} can't load: expected --engine tensorrt")
+    if name.startswith("onnxruntime") and name in ENGINES:
+        from runtime.engines.onnxruntime import PROVIDERS, OnnxRuntimeEngine
 
-        return OnnxRuntimeEngine(model, threads)
+        return OnnxRuntimeEngine(model, threads, PROVIDERS[name])
+    if name == "tensorrt":
+        from runtime.engines.tensorrt import TensorRtEngine
+
+        return TensorRtEngine(model, threads)
     if name == "openvino":
         from runtime.engines.openvino import OpenVinoEngine
 
-        return OpenVinoEngine(model, threads)
-    raise InputError(f"unknown engine '{name}': expected one of {', '.join(ENGINES)}")
+        return OpenVinoEngine(model, threads, cpu_precision)
+    raise InputError(f"unknown engine '{name}': expected one of {', '.join((AUTO, *ENGINES))}")

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime on the CPU, or on a GPU by its CUDA or TensorRT provider."""
 
 from __future__ import annotations
 
@@ -10,27 +10,48 @@ import numpy as np
 from runtime.engines import INPUTS, OUTPUT, Image, check_signature
 from runtime.errors import InputError
 
+CPU = "CPUExecutionProvider"
+PROVIDERS = {
+    "onnxruntime": CPU,
+    "onnxruntime-cuda": "CUDAExecutionProvider",
+    "onnxruntime-tensorrt": "TensorrtExecutionProvider",
+}
+"""Execution provider by the engine's name."""
+
 
 class OnnxRuntimeEngine:
-    """An `Engine` (see `runtime.engines`) over an ONNX Runtime session with bound buffers."""
+    """An `Engine` (see `runtime.engines`) over an ONNX Runtime session with bound buffers.
 
-    def __init__(self, model: Path, threads: int | None) -> None:
+    A provider that was asked for and is not there is an error: ONNX Runtime by itself would take the CPU with
+    a warning. Single operators on shapes, which it keeps on the CPU beside a GPU provider, are no fallback.
+    """
+
+    def __init__(self, model: Path, threads: int | None, provider: str = CPU) -> None:
         try:
             import onnxruntime
         except ImportError:
             raise InputError('onnxruntime is not installed: pip install "ufuser[cpu]"') from None
-        self._ort = onnxruntime
+        self._ort, self._provider = onnxruntime, provider
+        if provider not in onnxruntime.get_available_providers():
+            raise InputError(
+                f"this ONNX Runtime {onnxruntime.__version__} has no {provider}: it has "
+                f"{', '.join(onnxruntime.get_available_providers())}; pip uninstall onnxruntime, then "
+                f'pip install "ufuser[gpu]"'
+            )
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(model), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(str(model), options, providers=[provider])
         except Exception as e:  # the bindings raise a class per status code, all derived from Exception alone
             reason = str(e).strip().splitlines()[0][:200]
             raise InputError(f"{model} is not an ONNX file that ONNX Runtime can load: {reason}") from None
+        if self._session.get_providers()[0] != provider:
+            raise InputError(
+                f"ONNX Runtime could not start {provider} and would run on {self._session.get_providers()[0]}: "
+                f"its CUDA, cuDNN or TensorRT libraries or the driver are missing; `ufuser doctor` tells more"
+            )
         ends = (*self._session.get_inputs(), *self._session.get_outputs())
         check_signature(model, {e.name: (e.type, e.shape) for e in ends}, "tensor(float)")
         self._metadata = dict(self._session.get_modelmeta().custom_metadata_map)
@@ -41,7 +62,7 @@ class OnnxRuntimeEngine:
 
     @property
     def name(self) -> str:
-        return f"ONNX Runtime {self._ort.__version__}, CPU"
+        return f"ONNX Runtime {self._ort.__version__}, {self._provider.removesuffix('ExecutionProvider')}"
 
     @property
     def metadata(self) -> Mapping[str, str]:

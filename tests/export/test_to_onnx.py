@@ -26,7 +26,7 @@ def test_dimensions_and_names(export: SimpleNamespace) -> None:
         for v in (*graph.input, *graph.output)
     }
     assert found == {n: ["batch", 1, "height", "width"] for n in ("ir", "vi", "fused")}
-    assert len(graph.node) <= 800
+    assert len(graph.node) <= 950  # docs/speed.md: why no fewer
 
 
 def test_metadata(export: SimpleNamespace) -> None:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from runtime import Fuser, InputError
 from runtime.color import luma
-from runtime.engines import ENGINES
+from runtime.engines import CPU_ENGINES
 
 FULL = {"uint8": 255, "uint16": 65535, "float32": 1}
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(scope="module", params=CPU_ENGINES)
 def fuser(request: pytest.FixtureRequest, max_model: Path) -> Fuser:
     pytest.importorskip(request.param)
     return Fuser.open(max_model, request.param, threads=1)

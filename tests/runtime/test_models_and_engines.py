@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from runtime import Fuser, InputError
-from runtime.engines import ENGINES
+from runtime.engines import CPU_ENGINES
 from runtime.models import shipped
 
 
@@ -33,7 +33,7 @@ def test_folder_is_no_model(tmp_path: Path) -> None:
 
 
 def test_unknown_engine_names_the_known_ones(max_model: Path) -> None:
-    with pytest.raises(InputError, match=f"unknown engine 'tensorflow'.*{ENGINES[0]}"):
+    with pytest.raises(InputError, match=f"unknown engine 'tensorflow'.*{CPU_ENGINES[0]}"):
         Fuser.open(max_model, engine="tensorflow")
 
 
@@ -52,7 +52,7 @@ def test_threads(max_model: Path, threads: int) -> None:
         Fuser.open(max_model, threads=threads)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", CPU_ENGINES)
 @pytest.mark.parametrize("content", [b"", b"not a model at all", None], ids=["empty", "text", "cut off"])
 def test_broken_file(max_model: Path, tmp_path: Path, content: bytes | None, engine: str) -> None:
     path = tmp_path / "broken.onnx"
@@ -63,14 +63,14 @@ def test_broken_file(max_model: Path, tmp_path: Path, content: bytes | None, eng
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", CPU_ENGINES)
 def test_model_of_another_kind(make_model: Any, engine: str) -> None:
     path = make_model("classifier", [("Relu", ["image"], ["fused"], {})], inputs=["image"])
     with pytest.raises(InputError, match=r"no fusion model.*image.*expected inputs ir, vi"):
         Fuser.open(path, engine)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", CPU_ENGINES)
 @pytest.mark.parametrize("layout", [("b", 3, "h", "w"), (1, 1, 64, 64), ("b", "h", "w")])
 def test_model_of_another_shape(make_model: Any, layout: tuple[int | str, ...], engine: str) -> None:
     path = make_model("shaped", layout=layout)
@@ -78,7 +78,7 @@ def test_model_of_another_shape(make_model: Any, layout: tuple[int | str, ...], 
         Fuser.open(path, engine)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", CPU_ENGINES)
 @pytest.mark.parametrize("value", [None, "", "eight", "0", "-8", "32"])
 def test_shape_multiple_must_be_there(make_model: Any, value: str | None, engine: str) -> None:
     path = make_model(
@@ -101,7 +101,7 @@ def test_engines_agree_and_keep_single_precision() -> None:
     """A CPU with bfloat16 must not be used so unasked: it is 54 dB off, a hundred times this tolerance."""
     pytest.importorskip("openvino")
     rng = np.random.default_rng(5)
-    fused = {name: Fuser.open("ufuser", name, threads=1) for name in ENGINES}
+    fused = {name: Fuser.open("ufuser", name, threads=1) for name in CPU_ENGINES}
     for size in ((64, 96), (41, 67), (64, 96)):
         ir, vi = (rng.random(size, np.float32) for _ in range(2))
         answers = [fuser.fuse(ir, vi) for fuser in fused.values()]

@@ -1,0 +1,283 @@
+"""INT8: quantise and dequantise nodes around the convolutions that bear it, calibrated on real pairs.
+
+Static quantisation by ONNX Runtime's tools. Which layers bear it is found, not guessed: each is quantised alone,
+the costliest are left in float until the whole network is near enough to fp32.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from tqdm import tqdm
+
+from export.fidelity import Difference, Image, Sample, compare, onnx_network, psnr, real_samples
+from train.data import Pair, as_float, read_grey
+from train.errors import InputError
+
+TARGETS = ("cpu", "tensorrt")
+QUANTIZED = ("Conv", "ConvTranspose")
+LEAST_CROPS = 32
+NARROW = 16  # channels in or out, below which a convolution gains less than its conversions cost
+_STEP = 0.05  # of the layers still quantised, that are left out at a time
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the ranges are taken from, and what the result is judged by."""
+
+    pairs: Sequence[Pair]  # never judged by
+    validation: Sequence[Pair]  # never calibrated with
+    crops: int = 48
+    height: int = 256  # pixels of a crop; smaller pictures give what they have
+    width: int = 320
+
+    def check(self) -> None:
+        """Raise InputError for too little to calibrate or to judge by."""
+        if self.crops < LEAST_CROPS:
+            raise InputError(f"{self.crops} calibration crops: expected at least {LEAST_CROPS}")
+        if not self.pairs or not self.validation:
+            raise InputError(
+                f"{len(self.pairs)} pairs to calibrate with, {len(self.validation)} to judge by: expected both"
+            )
+
+    def samples(self) -> list[tuple[Image, Image]]:
+        """The crops, 1×1×h×w each: every pair in turn, at places that the crop's number decides."""
+        taken = []
+        for number in range(self.crops):
+            pair = self.pairs[number % len(self.pairs)]
+            ir, vi = (as_float(read_grey(path)) for path in (pair.ir, pair.vi))
+            rng = np.random.default_rng(number)
+            height, width = (
+                min(wanted, side // 8 * 8)
+                for wanted, side in ((self.height, ir.shape[0]), (self.width, ir.shape[1]))
+            )
+            top, left = (
+                int(rng.integers(side - w + 1)) for side, w in zip(ir.shape, (height, width), strict=True)
+            )
+            window = slice(top, top + height), slice(left, left + width)
+            taken.append((ir[window][None, None].copy(), vi[window][None, None].copy()))
+        return taken
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What quantising made."""
+
+    model: onnx.ModelProto
+    difference: Difference  # from fp32 on the validation pairs
+    sensitivity: dict[str, float]  # dB of the network with this layer alone in INT8, costliest first
+    kept_float: tuple[str, ...]  # layers left out for quality's sake
+    quantized: int  # layers in INT8
+
+
+class _Crops(CalibrationDataReader):  # type: ignore[misc]  # untyped base
+    def __init__(self, samples: Sequence[tuple[Image, Image]]) -> None:
+        self._left = iter(tqdm(samples, desc="calibrating", unit="crop"))
+
+    def get_next(self) -> dict[str, Image] | None:
+        pair = next(self._left, None)
+        return None if pair is None else {"ir": pair[0], "vi": pair[1]}
+
+
+def quantize(
+    model: onnx.ModelProto, calibration: Calibration, target: str, floor_db: float, say: Say
+) -> Quantized:
+    """An INT8 (QDQ) copy of an fp32 model.
+
+    Args:
+        model: as `export.to_onnx.trace` gives it.
+        calibration: pairs for the ranges and for judging.
+        target: `cpu`: unsigned activations, weights of 7 bits, because the 8-bit products of processors
+            without VNNI instructions saturate; `tensorrt`: symmetric, 8 bits, biases in float, outputs left
+            to TensorRT's fusion.
+        floor_db: PSNR against fp32 on the validation pairs that must be reached.
+        say: takes a line about each step.
+
+    Raises:
+        InputError: too few crops, or the floor isn't reached while any layer is quantised.
+    """
+    calibration.check()
+    named = _prepared(model)
+    layers = quantizable(named)
+    with tempfile.TemporaryDirectory() as folder:
+        ranges = _ranges(named, calibration.samples(), target, Path(folder))
+    tool = _Quantizer(named, ranges, target)
+    sensitivity = _sensitivity(tool, layers, calibration.samples()[:2])
+    say("costliest layers, network with that layer alone in INT8 against fp32:")
+    for layer, decibels in list(sensitivity.items())[:8]:
+        say(f"  {decibels:5.1f} dB  {layer}")
+    reference = _Remembered(onnx_network(named.SerializeToString()))
+    samples = list(real_samples(calibration.validation))
+    costliest = list(sensitivity)
+    left_out = 0
+    while left_out < len(costliest):
+        kept = costliest[left_out:]
+        quantized = tool.quantized([layers[layer] for layer in kept])
+        difference = compare(reference, tool.network(quantized), samples)
+        say(f"{len(kept)} layers in INT8, {left_out} left in float: {difference}")
+        if difference.psnr_db >= floor_db:
+            onnx.checker.check_model(quantized, full_check=True)
+            return Quantized(quantized, difference, sensitivity, tuple(costliest[:left_out]), len(kept))
+        left_out += max(1, round(_STEP * len(kept)))
+    raise InputError(
+        f"no INT8 layer is left and {floor_db:.0f} dB against fp32 are not reached: are the calibration pairs "
+        f"like the validation pairs?"
+    )
+
+
+def quantizable(model: onnx.ModelProto) -> dict[str, str]:
+    """Layers worth quantising: node names by the names of their weights.
+
+    Groups of two channels stay in float, convolutions with fewer than `NARROW` channels in or out, and those of
+    1×1, which gain nothing (and the means and variances of the norms are among them).
+    """
+    shapes = {t.name: tuple(t.dims) for t in model.graph.initializer}
+    found = {}
+    for node in model.graph.node:
+        if node.op_type not in QUANTIZED or node.input[1] not in shapes:
+            continue
+        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+        *channels, kernel, _ = shapes[node.input[1]]
+        if groups == 1 and min(channels) >= NARROW and kernel > 1:
+            found[node.input[1].removesuffix(".weight")] = node.name
+    return found
+
+
+def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which every node has a name of its own and every tensor its type."""
+    named = onnx.ModelProto()
+    named.CopyFrom(model)
+    for number, node in enumerate(named.graph.node):
+        if not node.name:
+            node.name = f"{node.op_type}_{number}"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "inferred.onnx"
+        quant_pre_process(named, str(path), skip_optimization=True, skip_symbolic_shape=True)
+        return onnx.load(path)
+
+
+def _ranges(
+    model: onnx.ModelProto, samples: Sequence[tuple[Image, Image]], target: str, folder: Path
+) -> TensorsData:
+    """Smallest and largest value of every convolution's input and output over the crops."""
+    path = folder / "calibrated.onnx"
+    onnx.save(model, path)
+    calibrator = create_calibrator(
+        path,
+        list(QUANTIZED),
+        str(folder / "augmented.onnx"),
+        CalibrationMethod.MinMax,
+        extra_options={"symmetric": target == "tensorrt"},
+    )
+    calibrator.collect_data(_Crops(samples))
+    return calibrator.compute_data()
+
+
+class _Quantizer:
+    """Quantises any choice of layers with ranges that were measured once."""
+
+    def __init__(self, model: onnx.ModelProto, ranges: TensorsData, target: str) -> None:
+        self.plain, self._ranges, self._target = model, ranges, target
+
+    def quantized(self, nodes: Sequence[str]) -> onnx.ModelProto:
+        """A copy of the model with these nodes, by name, between quantise and dequantise nodes.
+
+        At least one: the library takes an empty list for all.
+        """
+        for_cpu = self._target == "cpu"
+        options: dict[str, Any] = {"WeightSymmetric": True, "ActivationSymmetric": not for_cpu}
+        if not for_cpu:
+            options |= {"QuantizeBias": False, "OpTypesToExcludeOutputQuantization": list(QUANTIZED)}
+        tool = QDQQuantizer(
+            copy.deepcopy(self.plain),
+            per_channel=True,
+            reduce_range=for_cpu,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt8 if for_cpu else QuantType.QInt8,
+            tensors_range=self._ranges,
+            nodes_to_quantize=list(nodes),
+            nodes_to_exclude=[],
+            op_types_to_quantize=list(QUANTIZED),
+            extra_options=options,
+        )
+        tool.quantize_model()
+        tool.model.topological_sort()
+        model: onnx.ModelProto = tool.model.model
+        del model.graph.value_info[:]
+        return model
+
+    def network(self, model: onnx.ModelProto) -> Callable[[Image, Image], Image]:
+        """The quantised model to judge: on its own kernels, or simulated in float where they are TensorRT's."""
+        content = model.SerializeToString()
+        return onnx_network(content) if self._target == "cpu" else simulated(content)
+
+
+def simulated(model: bytes) -> Callable[[Image, Image], Image]:
+    """A QDQ model whose convolutions compute in float between rounding to 8 bits, as written in the graph."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    def run(ir: Image, vi: Image) -> Image:
+        (answer,) = session.run(["fused"], {"ir": ir, "vi": vi})
+        return np.asarray(answer, np.float32)
+
+    return run
+
+
+def _sensitivity(
+    tool: _Quantizer, layers: dict[str, str], crops: Sequence[tuple[Image, Image]]
+) -> dict[str, float]:
+    """PSNR against fp32 of the network with each layer alone in INT8, the costliest layer first."""
+    small = [(ir[..., :128, :160], vi[..., :128, :160]) for ir, vi in crops]
+    small = [(np.ascontiguousarray(ir), np.ascontiguousarray(vi)) for ir, vi in small]
+    plain = simulated(tool.plain.SerializeToString())
+    expected = [plain(ir, vi) for ir, vi in small]
+    found = {}
+    for layer, node in tqdm(layers.items(), desc="sensitivity", unit="layer"):
+        run = simulated(tool.quantized([node]).SerializeToString())
+        squares = [
+            float(np.mean((run(ir, vi) - answer) ** 2))
+            for (ir, vi), answer in zip(small, expected, strict=True)
+        ]
+        found[layer] = psnr(float(np.mean(squares)))
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+class _Remembered:
+    """A network whose answers are kept: the reference is asked for the same pictures in every round."""
+
+    def __init__(self, network: Callable[[Image, Image], Image]) -> None:
+        self._network = network
+        self._answers: dict[int, tuple[Image, Image]] = {}
+
+    def __call__(self, ir: Image, vi: Image) -> Image:
+        if id(ir) not in self._answers:
+            self._answers[id(ir)] = ir, self._network(ir, vi)  # holding ir keeps its id its own
+        return self._answers[id(ir)][1]
+
+
+def split(pairs: Sequence[Pair], validation: Sequence[str] | None) -> tuple[list[Pair], list[Pair]]:
+    """(calibration, validation): by names, or every eighth pair for validation."""
+    if validation is None:
+        return [p for n, p in enumerate(pairs) if n % 8], [p for n, p in enumerate(pairs) if n % 8 == 0]
+    names = set(validation)
+    return [p for p in pairs if p.name not in names], [p for p in pairs if p.name in names]
+
+
+__all__ = ["TARGETS", "Calibration", "Quantized", "Sample", "quantizable", "quantize", "split"]

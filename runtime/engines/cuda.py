@@ -1,0 +1,159 @@
+"""The CUDA device through PyCUDA: facts about it, its primary context, page-locked buffers that grow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.engines.manifest import DeviceFacts
+from runtime.errors import InputError
+
+if TYPE_CHECKING:
+    import pycuda.driver as cuda
+
+_L4T = Path("/etc/nv_tegra_release")
+_FLOAT = 4
+"""Bytes of a float32."""
+
+
+class Device:
+    """CUDA's first visible device, in its primary context, which other CUDA users of the process share.
+
+    `CUDA_VISIBLE_DEVICES` chooses another one.
+
+    Raises:
+        InputError: PyCUDA is not installed, no driver, no GPU.
+    """
+
+    def __init__(self) -> None:
+        driver = import_pycuda()
+        try:
+            driver.init()
+            device: cuda.Device = driver.Device(0)
+        except driver.Error as e:
+            raise InputError(
+                f"no CUDA device can be used ({_first_line(e)}): expected an NVIDIA GPU and its driver; "
+                f"`ufuser doctor` tells what is missing"
+            ) from None
+        capability = device.compute_capability()
+        self.driver = driver
+        self.name: str = device.name()
+        self.compute_capability = f"{capability[0]}.{capability[1]}"
+        self.integrated = bool(device.get_attribute(driver.device_attribute.INTEGRATED))
+        """Whether CPU and GPU share one memory, as on a Jetson."""
+        self._context: cuda.Context = device.retain_primary_context()
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the primary context current for a while, on whatever thread; left as it was afterwards."""
+        context = self._context
+        context.push()
+        try:
+            yield
+        finally:
+            context.pop()
+
+    def facts(self, tensorrt: str) -> DeviceFacts:
+        """What an engine is tied to here, given TensorRT's version."""
+        driver = self.driver
+        number = driver.get_driver_version()
+        return DeviceFacts(
+            tensorrt=tensorrt,
+            gpu=self.name,
+            compute_capability=self.compute_capability,
+            cuda=".".join(str(part) for part in driver.get_version()),
+            driver=f"{number // 1000}.{number % 1000 // 10}",
+            l4t=l4t_release(),
+        )
+
+
+class Buffer:
+    """One float32 tensor on host and device. Grows when asked for more, never shrinks.
+
+    On an integrated GPU the page-locked host memory is mapped: the device reads and writes it in place, and
+    nothing is copied. Use it inside `Device.current`.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._elements = 0
+        self._host: NDArray[np.float32] = np.empty(0, np.float32)
+        self._memory: cuda.DeviceAllocation | None = None
+        self.address = 0
+        """On the device."""
+
+    def reserve(self, elements: int) -> None:
+        """Have room for so many elements; what was in it is lost if it grows, and earlier views are stale."""
+        if elements <= self._elements:
+            return
+        driver, mapped = self._device.driver, self._device.integrated
+        flags = driver.host_alloc_flags
+        host: NDArray[np.float32] = driver.pagelocked_empty(
+            elements, np.float32, mem_flags=flags.DEVICEMAP if mapped else 0
+        )
+        host[:] = 0
+        if mapped:
+            pinned: cuda.PagelockedHostAllocation = host.base
+            self.address = int(pinned.get_device_pointer())
+        else:
+            memory: cuda.DeviceAllocation = driver.mem_alloc(elements * _FLOAT)
+            self._memory = memory  # the old one is freed with its last reference
+            self.address = int(memory)
+        self._host, self._elements = host, elements
+
+    def view(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """The first elements on the host in this shape."""
+        return self._host[: int(np.prod(shape))].reshape(shape)
+
+    def upload(self, array: NDArray[np.float32], stream: cuda.Stream) -> None:
+        """Enqueue the copy of a view to the device."""
+        if self._memory is not None:
+            self._device.driver.memcpy_htod_async(self._memory, array, stream)
+
+    def download(self, array: NDArray[np.float32], stream: cuda.Stream) -> None:
+        """Enqueue the copy from the device into a view."""
+        if self._memory is not None:
+            self._device.driver.memcpy_dtoh_async(array, self._memory, stream)
+
+
+def import_pycuda() -> Any:
+    """The module `pycuda.driver`. Raises InputError naming the extra where it can't be imported."""
+    try:
+        return import_module("pycuda.driver")
+    except ImportError as e:
+        raise InputError(
+            f'PyCUDA cannot be imported ({_first_line(e)}): pip install "ufuser[tensorrt]"; it is compiled '
+            f"on the spot and needs the CUDA toolkit's headers (CUDA_ROOT)"
+        ) from None
+
+
+def import_tensorrt() -> Any:
+    """The module `tensorrt`. Raises InputError naming the extra where it can't be imported."""
+    try:
+        return import_module("tensorrt")
+    except (ImportError, OSError) as e:  # OSError: one of its libraries is missing
+        raise InputError(
+            f'TensorRT cannot be imported ({_first_line(e)}): pip install "ufuser[tensorrt]"; on a Jetson it '
+            f"is JetPack's: sudo apt install python3-libnvinfer"
+        ) from None
+
+
+def l4t_release(path: Path = _L4T) -> str:
+    """Jetson Linux release, as in "36.4.3", or "" on another machine."""
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        return ""
+    match = re.search(r"# R(\d+) \(release\), REVISION: ([\d.]+)", text)
+    return f"{match[1]}.{match[2]}" if match else text.strip().splitlines()[0] if text.strip() else ""
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,396 @@
+"""FP16 with float32 islands, and INT8 by static quantisation."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from export import int8, lowering, to_onnx
+from export.fidelity import Difference, compare, onnx_network, pairs_in, real_samples, synthetic_samples
+from export.lowering import Lowering
+from export.onnx_file import load_onnx, metadata_of
+from export.precision import PSNR_FLOOR, to_half
+from export.rewrite import rewrite
+from export.to_onnx import main, trace
+from train.checkpoint import load_model
+from train.errors import InputError
+from train.models.ufuser import UFuser
+
+ROOT = Path(__file__).resolve().parents[2]
+CHECKPOINT = ROOT / "train" / "weights" / "ufuser.safetensors"
+PAIRS = ROOT.parent / "shared" / "data" / "roadscene"
+VALIDATION = ROOT / "train" / "recipes" / "roadscene_validation.txt"
+
+
+@pytest.fixture(scope="module")
+def graphs() -> dict[str, bytes]:
+    """The shipped weights: the shipped fp32 file, and traced in fp16."""
+    model, _ = load_model(CHECKPOINT)
+    shipped = ROOT / "runtime" / "weights" / "ufuser.onnx"
+    return {
+        "fp32": shipped.read_bytes(),
+        "fp16": trace(to_half(rewrite(model)), 20).SerializeToString(),
+    }
+
+
+def element_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Element type of every tensor in the graph."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    values = (*graph.value_info, *graph.input, *graph.output)
+    types = {v.name: v.type.tensor_type.elem_type for v in values}
+    return types | {t.name: t.data_type for t in graph.initializer}
+
+
+def test_inputs_outputs_and_statistics_are_float32_the_rest_is_half(graphs: dict[str, bytes]) -> None:
+    model = onnx.load_from_string(graphs["fp16"])
+    types = element_types(model)
+    ends = [v.name for v in (*model.graph.input, *model.graph.output)]
+    assert {types[name] for name in ends} == {TensorProto.FLOAT}
+    statistics = {
+        "ReduceL2",
+        "Softmax",
+        "Sqrt",
+        "LayerNormalization",
+        "ReduceMean",
+        "ReduceSum",
+        "Sigmoid",
+        "Exp",
+    }
+    seen: Counter[str] = Counter()
+    convolutions: Counter[int] = Counter()
+    for node in model.graph.node:
+        if node.op_type in statistics:
+            assert types[node.input[0]] == TensorProto.FLOAT, node.name
+            seen[node.op_type] += 1
+        if node.op_type in ("Conv", "ConvTranspose"):
+            convolutions[types[node.input[0]]] += 1
+        if node.op_type == "MatMul":
+            kinds = {types[name] for name in node.input}
+            assert len(kinds) == 1, node.name
+    assert seen["Softmax"] == 12, "twelve attentions of more than one channel a head"
+    assert seen["ReduceL2"] == 24 or seen["ReduceL2"] == 12
+    assert seen["Sqrt"] > 0
+    # The statistics of the norms are convolutions too.
+    assert convolutions[TensorProto.FLOAT16] > 130
+    assert convolutions[TensorProto.FLOAT16] > convolutions[TensorProto.FLOAT]
+
+
+def test_half_is_half_the_size(graphs: dict[str, bytes]) -> None:
+    assert len(graphs["fp16"]) < 0.62 * len(graphs["fp32"])
+
+
+def frames(kind: str, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    shape = (1, 1, height, width)
+    rng = np.random.default_rng(3)
+    return {
+        "black": (np.zeros(shape, np.float32), np.zeros(shape, np.float32)),
+        "saturated": (np.ones(shape, np.float32), np.ones(shape, np.float32)),
+        "noise": (rng.random(shape, np.float32), rng.random(shape, np.float32)),
+        "opposite": (np.ones(shape, np.float32), np.zeros(shape, np.float32)),
+    }[kind]
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (1024, 1280)])
+@pytest.mark.parametrize("kind", ["black", "saturated", "noise"])
+def test_no_overflow_at_sizes_where_a_sum_of_squares_would(
+    graphs: dict[str, bytes], kind: str, height: int, width: int
+) -> None:
+    ir, vi = frames(kind, height, width)
+    fp16 = onnx_network(graphs["fp16"])(ir, vi)
+    assert np.isfinite(fp16).all()
+    # Plain frames and noise look alike everywhere: a small one tells what the large one should be like.
+    fp32 = onnx_network(graphs["fp32"])(ir[..., :240, :320].copy(), vi[..., :240, :320].copy())
+    assert abs(float(fp16.mean()) - float(fp32.mean())) < 0.02
+    if height == 480:
+        assert np.abs(fp16 - onnx_network(graphs["fp32"])(ir, vi)).max() < 0.01
+
+
+def test_with_every_result_rounded_to_half(graphs: dict[str, bytes]) -> None:
+    """Unoptimised, ONNX Runtime rounds after every operator, as a GPU does; optimised, it leaves some out."""
+    for kind in ("opposite", "noise"):
+        ir, vi = frames(kind, 240, 320)
+        rounded = int8.simulated(graphs["fp16"])(ir, vi)
+        assert np.isfinite(rounded).all()
+        assert np.abs(rounded - onnx_network(graphs["fp32"])(ir, vi)).max() < 0.01
+
+
+def test_an_island_less_would_overflow() -> None:
+    """Why there are islands: the same network halved throughout answers a plain picture with NaN."""
+    torch.manual_seed(0)
+    maps = torch.full((1, 8, 512, 640), 0.5)
+    assert torch.isinf((maps.half() ** 2).flatten(2).sum(-1)).all(), "the sum of squares of half a map"
+    assert torch.zeros(1).half().clamp_min(1e-12).item() == 0, "the floor under a norm"
+
+
+def test_psnr_on_validation_pairs(graphs: dict[str, bytes]) -> None:
+    if not PAIRS.is_dir():
+        pytest.skip(f"no {PAIRS.relative_to(ROOT.parent)} beside the repository")
+    pairs = pairs_in(PAIRS, VALIDATION)[::4]
+    found = compare(onnx_network(graphs["fp32"]), onnx_network(graphs["fp16"]), real_samples(pairs))
+    assert found.lowest_psnr_db >= PSNR_FLOOR["fp16"], found
+
+
+def test_a_network_that_was_not_rewritten_is_refused() -> None:
+    with pytest.raises(InputError, match="ChannelAttention, ChannelLayerNorm would compute"):
+        to_half(UFuser())
+
+
+def test_the_network_given_stays_as_it_was() -> None:
+    rewritten = rewrite(UFuser())
+    to_half(rewritten)
+    assert {p.dtype for p in rewritten.parameters()} == {torch.float32}
+
+
+# INT8, on a graph of five layers.
+
+
+def network(outlier: bool = True) -> onnx.ModelProto:
+    """wide, wide with one loud channel, groups of two, narrow, transposed, then a sum over channels."""
+    rng = np.random.default_rng(0)
+    sizes = {
+        "first": (16, 2, 3, 3),
+        "even": (16, 16, 3, 3),
+        "uneven": (16, 16, 3, 3),
+        "grouped": (16, 2, 3, 3),
+        "narrow": (8, 16, 3, 3),
+        "widened": (16, 8, 3, 3),
+        "up": (16, 16, 3, 3),
+        "last": (1, 16, 1, 1),
+    }
+    weights = {
+        n: (rng.standard_normal(s) / np.sqrt(np.prod(s[1:]))).astype(np.float32) for n, s in sizes.items()
+    }
+    gains = np.ones((16, 1, 1), np.float32)
+    if outlier:  # one channel so loud that the others round to nothing, and turned down again inside
+        gains[0] = 300
+        weights["uneven"][:, 0] /= 300
+    nodes = [helper.make_node("Concat", ["ir", "vi"], ["first_in"], axis=1)]
+    previous = "first_in"
+    for name in sizes:
+        op = "ConvTranspose" if name == "up" else "Conv"
+        extra = {"group": 8} if name == "grouped" else {}
+        pads = {} if name == "last" else {"pads": [1, 1, 1, 1]}
+        nodes.append(
+            helper.make_node(op, [previous, f"{name}.weight"], [name], f"node_{name}", **extra, **pads)
+        )
+        previous = name
+        if name == "even":
+            nodes.append(helper.make_node("Mul", ["even", "gains"], ["loud"]))
+            previous = "loud"
+    nodes.append(helper.make_node("Sigmoid", [previous], ["fused"]))
+    shape = ("batch", 1, "height", "width")
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n in ("ir", "vi")],
+        [helper.make_tensor_value_info("fused", TensorProto.FLOAT, shape)],
+        [onnx.numpy_helper.from_array(w, f"{n}.weight") for n, w in weights.items()]
+        + [onnx.numpy_helper.from_array(gains, "gains")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(model, {"model": "tiny", "precision": "fp32", "shape_multiple": "8"})
+    return model
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten pairs of 72×88."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for side in ("ir", "vi"):
+        (folder / side).mkdir()
+        for number in range(10):
+            rng = np.random.default_rng([number, side == "ir"])
+            smooth = cv2.GaussianBlur(rng.random((72, 88), np.float32), (0, 0), 2)
+            levels = cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+            cv2.imwrite(str(folder / side / f"{number}.png"), levels)
+    return folder
+
+
+def calibration(folder: Path, crops: int = 32) -> int8.Calibration:
+    chosen, kept = int8.split(pairs_in(folder, None), None)
+    return int8.Calibration(chosen, kept, crops, height=64, width=64)
+
+
+def quantized_layers(model: onnx.ModelProto) -> set[str]:
+    """Layers whose weights come through a DequantizeLinear."""
+    made_by = {output: node for node in model.graph.node for output in node.output}
+    return {
+        node.name.removeprefix("node_")
+        for node in model.graph.node
+        if node.op_type in int8.QUANTIZED
+        and node.input[1] in made_by
+        and made_by[node.input[1]].op_type == "DequantizeLinear"
+    }
+
+
+def test_groups_and_narrow_layers_stay_in_float() -> None:
+    assert set(int8.quantizable(network())) == {"even", "uneven", "up"}
+
+
+@pytest.mark.parametrize("target", int8.TARGETS)
+def test_costliest_layers_are_left_out_until_the_floor_is_reached(pictures: Path, target: str) -> None:
+    lines: list[str] = []
+    loose = int8.quantize(network(), calibration(pictures), target, 5.0, lines.append)
+    assert loose.kept_float == ()
+    assert quantized_layers(loose.model) == {"even", "uneven", "up"}
+    assert next(iter(loose.sensitivity)) == "uneven", loose.sensitivity
+    assert any("uneven" in line for line in lines)
+    floor = loose.difference.psnr_db + 3
+    strict = int8.quantize(network(), calibration(pictures), target, floor, lines.append)
+    assert strict.kept_float[0] == "uneven"
+    assert "uneven" not in quantized_layers(strict.model)
+    assert strict.difference.psnr_db >= floor
+    assert strict.quantized == len(quantized_layers(strict.model))
+
+
+def test_the_error_told_is_that_of_the_file(pictures: Path) -> None:
+    made = int8.quantize(network(), calibration(pictures), "cpu", 5.0, lambda line: None)
+    again = compare(
+        onnx_network(network().SerializeToString()),
+        onnx_network(made.model.SerializeToString()),
+        real_samples(calibration(pictures).validation),
+    )
+    assert again == made.difference
+
+
+@pytest.mark.parametrize("target", int8.TARGETS)
+def test_types_in_the_graph(pictures: Path, target: str) -> None:
+    model = int8.quantize(network(False), calibration(pictures), target, 5.0, lambda line: None).model
+    onnx.checker.check_model(model, full_check=True)
+    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    activations, weights = set(), 0
+    for node in model.graph.node:
+        zero = tensors.get(node.input[2]) if len(node.input) > 2 else None
+        if node.op_type == "QuantizeLinear":
+            assert zero is not None
+            activations.add(zero.dtype)
+            if target == "tensorrt":
+                assert not zero.any()
+        if node.op_type == "DequantizeLinear" and node.input[0] in tensors:
+            stored = tensors[node.input[0]]
+            assert stored.dtype == np.int8
+            assert len(tensors[node.input[1]]) in stored.shape, "a scale for every channel"
+            # 8-bit products of processors without VNNI saturate: seven bits there.
+            limit = 64 if target == "cpu" else 127
+            assert np.abs(stored.astype(int)).max() in (limit, limit - 1)
+            weights += 1
+    assert weights == 3
+    assert activations == {np.dtype(np.uint8 if target == "cpu" else np.int8)}
+
+
+def test_a_floor_out_of_reach_is_an_error(pictures: Path) -> None:
+    with pytest.raises(InputError, match="no INT8 layer is left"):
+        int8.quantize(network(), calibration(pictures), "cpu", 200.0, lambda line: None)
+
+
+def test_too_little_to_calibrate_with(pictures: Path) -> None:
+    with pytest.raises(InputError, match="8 calibration crops: expected at least 32"):
+        int8.quantize(network(), calibration(pictures, 8), "cpu", 5.0, lambda line: None)
+
+
+def test_crops_come_from_all_pairs_and_never_from_validation(pictures: Path) -> None:
+    given = calibration(pictures)
+    crops = given.samples()
+    assert len(crops) == 32
+    assert {ir.shape for ir, _ in crops} == {(1, 1, 64, 64)}
+    assert not {p.name for p in given.pairs} & {p.name for p in given.validation}
+    assert len({ir.tobytes() for ir, _ in crops}) > len(given.pairs)
+    again = given.samples()
+    assert all(
+        np.array_equal(a, b)
+        for one, other in zip(crops, again, strict=True)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+# The exporter's command line.
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = main([str(w) for w in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exporter with the small network in place of the traced one."""
+    monkeypatch.setattr(to_onnx, "trace", lambda model, opset: network())
+    monkeypatch.setattr(to_onnx, "parity", lambda reference, content: [((1, 64, 64), 1e-7)])
+
+
+@pytest.mark.usefixtures("traced")
+def test_int8_by_command_carries_its_error(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "int8.onnx"
+    names = tmp_path / "names.txt"
+    names.write_text("3\n7\n", encoding="utf-8")
+    words = ("--checkpoint", CHECKPOINT, "--out", out, "--precision", "int8", "--crops", 32)
+    code, told, err = run(capsys, *words, "--calibration", pictures, "--validation", names)
+    assert code == 0, err
+    assert "calibrating" in err  # the progress bar
+    assert "costliest layers" in err
+    notes = metadata_of(load_onnx(out)[1])
+    assert notes["precision"] == "int8"
+    assert float(notes["error_psnr_db"]) >= PSNR_FLOOR["int8"]
+    assert notes["error_over"] == "2 real pairs, against fp32"
+    assert set(json.loads(notes["int8_sensitivity_db"])) == {"even", "uneven", "up"}
+    assert int(notes["int8_layers"]) + len(json.loads(notes["int8_kept_float"])) == 3
+    assert "dB against fp32" in told
+    onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--precision", "int8"], "expected a folder of real pairs"),
+        (["--precision", "fp16", "--validation", "x.txt"], "--validation without --calibration"),
+        (["--precision", "int8", "--calibration", "{tmp}/none"], "no folder"),
+    ],
+)
+@pytest.mark.usefixtures("traced")
+def test_bad_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: Sequence[str], expected: str
+) -> None:
+    filled = [w.format(tmp=tmp_path) for w in words]
+    code, _, err = run(capsys, "--checkpoint", CHECKPOINT, "--out", tmp_path / "x.onnx", *filled)
+    assert code == 2
+    lines = [line for line in err.splitlines() if not line.startswith("[")]
+    assert len(lines) == 1
+    assert expected in lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_fp16_graph_out_of_range_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(to_onnx, "trace", lambda model, opset: network())
+    bad = Difference(1.0, 1.0, -float("inf"), -float("inf"), "x", (0, 0), 3)
+    monkeypatch.setattr(lowering, "compare", lambda *args: bad)
+    with pytest.raises(InputError, match=r"fp16 reaches -inf dB"):
+        to_onnx.export(CHECKPOINT, tmp_path / "x.onnx", None, 20, lambda line: None, Lowering("fp16"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_not_a_number_never_passes_for_near() -> None:
+    def right(ir: np.ndarray, vi: np.ndarray) -> np.ndarray:
+        return ir
+
+    def wrong(ir: np.ndarray, vi: np.ndarray) -> np.ndarray:
+        answer = ir.copy()
+        answer[0, 0, 5, 7] = np.nan
+        return answer
+
+    found = compare(right, wrong, synthetic_samples([(1, 16, 24)]))
+    assert found.largest == np.inf
+    assert found.place == (5, 7)
+    assert found.psnr_db == -np.inf

@@ -1,0 +1,255 @@
+"""The calibration file and the warp it stands for."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime.alignment import Aligner, Calibration, Lens, Residual
+from runtime.errors import InputError
+from runtime.sim import Scene, SimCamera, SimConfig
+from runtime.sim.geometry import View, seen_by_other
+
+SIZE = (320, 240)
+ASKEW = "sim://thermal?size=320x240&fov=40&yaw=1&pitch=-0.7&roll=1.5&k1=-0.2"
+PLAIN = "sim://visible?size=320x240"
+
+
+def grid(size: tuple[int, int], step: int = 5) -> np.ndarray:
+    ys, xs = np.mgrid[0 : size[1] : step, 0 : size[0] : step]
+    return np.column_stack([xs.ravel(), ys.ravel()]).astype(np.float64)
+
+
+def known(vi: View, ir: View) -> Calibration:
+    """The calibration of two simulated views, from how they are built."""
+    homography = ir.matrix @ ir.rotation @ vi.rotation.T @ np.linalg.inv(vi.matrix)
+    sizes = [(v.pinhole.width, v.pinhole.height) for v in (vi, ir)]
+    lenses = [Lens(v.matrix, v.distortion) if v.k1 else None for v in (vi, ir)]
+    return Calibration(sizes[0], sizes[1], homography / homography[2, 2], *lenses)
+
+
+@pytest.fixture
+def calibration() -> Calibration:
+    pair = known(SimConfig.from_uri(PLAIN).view(), SimConfig.from_uri(ASKEW).view())
+    return replace(
+        pair, residual=Residual(0.4, 0.3, 1.2, 40), distance_m=20.0, baseline_m=0.06, offset_s=0.012
+    )
+
+
+# Geometry
+
+
+@pytest.mark.parametrize(
+    ("vi_uri", "ir_uri"),
+    [
+        (PLAIN, ASKEW),
+        ("sim://visible?size=320x240&k1=-0.1&roll=2", ASKEW),
+        ("sim://visible?size=640x480&k1=0.05", "sim://thermal?size=320x256&fov=45&k1=-0.3"),
+    ],
+)
+def test_both_lenses_and_the_homography_give_the_true_place(vi_uri: str, ir_uri: str) -> None:
+    vi, ir = SimConfig.from_uri(vi_uri).view(), SimConfig.from_uri(ir_uri).view()
+    pair = known(vi, ir)
+    points = grid(pair.vi_size)
+    truth = seen_by_other(vi, ir, points)
+    seen = ((truth >= 0) & (truth <= np.asarray(pair.ir_size) - 1)).all(axis=1)
+    assert seen.sum() > 500
+    np.testing.assert_allclose(pair.to_infrared(points[seen]), truth[seen], atol=0.02)
+
+
+def test_a_simulated_pair_is_registered_by_its_calibration(calibration: Calibration) -> None:
+    """Infrared of the askew camera, warped, is what a camera at the visible's place would have seen."""
+    scene = Scene(0, *SIZE)
+    askew = SimCamera(SimConfig.from_uri(ASKEW), scene).frame(30)[0]
+    straight = SimCamera(SimConfig("thermal", *SIZE), scene).frame(30)[0].astype(float)
+    aligner = Aligner(calibration)
+    seen = cv2.erode(aligner.seen(SIZE, SIZE).astype(np.uint8), np.ones((9, 9))) > 0
+    apart = np.abs(aligner.warp(askew, SIZE).astype(float) - straight)[seen].mean()
+    unaligned = np.abs(askew.astype(float) - straight)[seen].mean()
+    assert 0.3 < seen.mean() < 0.8
+    assert apart < 3
+    assert apart < unaligned / 5
+
+
+def test_identity_warps_nothing() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (48, 64), np.uint8)
+    aligner = Aligner(Calibration((64, 48), (64, 48), np.eye(3)))
+    np.testing.assert_array_equal(aligner.warp(image, (64, 48)), image)
+    assert aligner.seen((64, 48), (64, 48)).all()
+
+
+def test_what_infrared_does_not_see_is_black_or_what_lies_under() -> None:
+    shifted = np.eye(3)
+    shifted[0, 2] = -16
+    aligner = Aligner(Calibration((64, 48), (64, 48), shifted))
+    image = np.full((48, 64), 200, np.uint8)
+    under = np.full((48, 64), 90, np.uint8)
+    plain, filled = aligner.warp(image, (64, 48)), aligner.warp(image, (64, 48), under)
+    assert set(np.unique(plain[:, :16])) == {0}
+    assert set(np.unique(filled[:, :16])) == {90}
+    assert (filled[:, 16:] == 200).all()
+    assert (under == 90).all()
+
+
+def test_a_bent_lens_shows_nothing_twice() -> None:
+    """Beyond its reach a barrel's formula folds back into the picture: that must stay unseen."""
+    focal = 100.0
+    lens = Lens(np.asarray([[focal, 0, 31.5], [0, focal, 23.5], [0, 0, 1]]), np.asarray([-0.4, 0, 0, 0, 0]))
+    assert lens.reach == pytest.approx((1 / 1.2) ** 0.5)
+    wide = np.diag([5.0, 5.0, 1.0]) @ np.asarray([[1, 0, -31.5], [0, 1, -23.5], [0, 0, 1.0]])
+    wide = np.asarray([[1, 0, 31.5], [0, 1, 23.5], [0, 0, 1.0]]) @ wide
+    places = Calibration((64, 48), (64, 48), wide, None, lens).to_infrared(
+        np.asarray([[31.5, 23.5], [60.0, 23.5]])
+    )
+    np.testing.assert_allclose(places[0], (31.5, 23.5))
+    assert (places[1] < -1000).all()
+
+
+def test_maps_are_computed_once_a_size(calibration: Calibration, monkeypatch: pytest.MonkeyPatch) -> None:
+    from runtime import alignment
+
+    calls: list[Calibration] = []
+    real = alignment.warp_map
+    monkeypatch.setattr(alignment, "warp_map", lambda c: calls.append(c) or real(c))
+    aligner = Aligner(calibration)
+    image = np.zeros((240, 320), np.uint8)
+    for _ in range(5):
+        aligner.warp(image, SIZE)
+    assert len(calls) == 1
+    aligner.warp(image, (640, 480))
+    assert len(calls) == 2
+
+
+# Other resolutions
+
+
+@pytest.mark.parametrize("vi_size", [(640, 480), (160, 120), (1280, 960)])
+@pytest.mark.parametrize("ir_size", [(320, 240), (640, 480)])
+def test_scaling_keeps_places(
+    calibration: Calibration, vi_size: tuple[int, int], ir_size: tuple[int, int]
+) -> None:
+    """The same camera at another resolution sees the same place at the same share of its picture."""
+    scaled = calibration.scaled(vi_size, ir_size)
+    points = grid(SIZE, 40)
+    there = (points + 0.5) * np.divide(vi_size, SIZE) - 0.5
+    expected = (calibration.to_infrared(points) + 0.5) * np.divide(ir_size, SIZE) - 0.5
+    seen = (calibration.to_infrared(points) > 0).all(axis=1)
+    np.testing.assert_allclose(scaled.to_infrared(there)[seen], expected[seen], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("vi_size", "ir_size", "message"),
+    [
+        (
+            (640, 512),
+            (320, 240),
+            "visible is 640x512, but was calibrated at 320x240: expected the same aspect",
+        ),
+        (
+            (320, 240),
+            (320, 256),
+            "infrared is 320x256, but was calibrated at 320x240: expected the same aspect",
+        ),
+    ],
+)
+def test_another_aspect_is_refused(
+    calibration: Calibration, vi_size: tuple[int, int], ir_size: tuple[int, int], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        calibration.scaled(vi_size, ir_size)
+    with pytest.raises(InputError, match=message):
+        Aligner(calibration).warp(np.zeros(ir_size[::-1], np.uint8), vi_size)
+
+
+def test_rounded_sizes_count_as_the_same_aspect() -> None:
+    Calibration((1920, 1080), (160, 120), np.eye(3)).scaled((854, 480), (161, 120))
+
+
+# The file
+
+
+def test_a_file_keeps_everything(calibration: Calibration, tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    calibration.save(path)
+    again = Calibration.load(path)
+    points = grid(SIZE)
+    np.testing.assert_array_equal(again.to_infrared(points), calibration.to_infrared(points))
+    for name in ("vi_size", "ir_size", "method", "residual", "distance_m", "baseline_m", "offset_s"):
+        assert getattr(again, name) == getattr(calibration, name)
+    data = json.loads(path.read_text())
+    assert data["version"] == 1
+    assert data["offset_ms"] == pytest.approx(12.0)
+    assert [p.name for p in tmp_path.iterdir()] == ["c.json"]
+
+
+def test_a_bare_file_is_enough(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    Calibration((640, 480), (320, 240), np.diag([0.5, 0.5, 1.0])).save(path)
+    bare = Calibration.load(path)
+    assert (bare.vi_lens, bare.ir_lens, bare.residual, bare.distance_m, bare.offset_s) == (None,) * 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "other"}, "is no calibration"),
+        ({"version": 2}, "has version 2 of the format, expected 1"),
+        ({"version": None}, "has version None"),
+        ({"homography": [[1, 0], [0, 1]]}, "is damaged"),
+        ({"homography": [[float("nan")] * 3] * 3}, "is damaged"),
+        ({"homography": [[1, 0, 0], [0, -1, 0], [0, 0, 1]]}, "mirrors or flattens"),
+        ({"homography": [[0, 0, 0], [0, 0, 0], [0, 0, 1]]}, "mirrors or flattens"),
+        ({"vi_size": [0, 480]}, "is damaged"),
+        ({"vi_size": "640x480"}, "is damaged"),
+        ({"ir_lens": {"matrix": [[1, 0, 0]] * 3}}, "has no 'distortion'"),
+        ({"ir_lens": 5}, "is damaged"),
+        ({"residual_px": {"rms": 1}}, "has no 'median'"),
+        ({"distance_m": "far"}, "is damaged"),
+        ({"offset_ms": float("inf")}, "is damaged"),
+    ],
+)
+def test_damaged_files(
+    calibration: Calibration, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({**calibration.as_json(), **change}))
+    with pytest.raises(InputError, match=message) as caught:
+        Calibration.load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no file"), (b"{", "is not JSON"), (b"\xff\xfe", "is not JSON"), (b"[]", "is no")],
+)
+def test_files_that_are_none(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "c.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        Calibration.load(path)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(max_size=5), lambda x: st.lists(x, max_size=4)
+    )
+)
+def test_no_field_can_crash_the_loader(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+    path = tmp_path_factory.mktemp("any") / "c.json"
+    whole = Calibration((64, 48), (64, 48), np.eye(3)).as_json()
+    for name in whole:
+        path.write_text(json.dumps({**whole, name: value}))
+        with contextlib.suppress(InputError):
+            Calibration.load(path)

@@ -1,0 +1,373 @@
+"""The TensorRT runner's own logic: over the test double here, over a real engine where there is a GPU."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime import Fuser, InputError
+from runtime.engines import GPU_ENGINES, open_engine
+from runtime.engines.manifest import DeviceFacts, Manifest, engine_key, find_engine, manifest_path
+from runtime.engines.profiles import Extent, Profile, check_profiles, choose_profile
+from runtime.engines.tensorrt import EngineFailureError, TensorRtEngine
+
+SMALL = Profile(Extent(1, 16, 16), Extent(1, 64, 64), Extent(1, 128, 128))
+LARGE = Profile(Extent(1, 64, 64), Extent(1, 480, 640), Extent(1, 512, 768))
+HERE = DeviceFacts("10.3.0", "Double GPU", "8.9", "12.6.0", "12.6", "")
+
+MakeEngine = Callable[..., Path]
+
+
+@pytest.fixture
+def make_engine(max_model: Path, tmp_path: Path) -> MakeEngine:
+    """An engine of the double with its manifest: fused = max(ir, vi)."""
+
+    def make(
+        name: str = "x",
+        profiles: tuple[Profile, ...] = (SMALL, LARGE),
+        device: DeviceFacts = HERE,
+        flags: dict[str, Any] | None = None,
+        folder: Path = tmp_path,
+    ) -> Path:
+        shapes = [{n: [p.low.shape, p.best.shape, p.high.shape] for n in ("ir", "vi")} for p in profiles]
+        header = {"profiles": shapes, "verbosity": "DETAILED", "layer_type": "Float"}
+        content = b"ENGINE DOUBLE\n" + json.dumps(header).encode() + b"\n" + max_model.read_bytes()
+        path = folder / f"{name}.engine"
+        path.write_bytes(content)
+        digest = hashlib.sha256(max_model.read_bytes()).hexdigest()
+        manifest = Manifest(
+            key=engine_key(digest, device.key, profiles, flags or {}),
+            onnx=max_model.name,
+            onnx_sha256=digest,
+            engine_sha256=hashlib.sha256(content).hexdigest(),
+            engine_bytes=len(content),
+            device=device,
+            profiles=profiles,
+            flags=flags or {},
+            metadata={"model": "max", "shape_multiple": "8"},
+            layer_types={"float32": 1},
+            rebuild=f"ufuser-build --onnx max.onnx --out {name}.engine",
+            toolkit="0",
+        )
+        manifest_path(path).write_text(manifest.as_json(), encoding="utf-8")
+        return path
+
+    return make
+
+
+def pictures(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    ir, vi = (rng.random((height, width), np.float32) for _ in range(2))
+    return ir, vi
+
+
+def fuse(engine: TensorRtEngine, height: int, width: int, seed: int = 0) -> np.ndarray:
+    ir, vi = pictures(height, width, seed)
+    into_ir, into_vi, fused = engine.bind(height, width)
+    into_ir[:], into_vi[:] = ir, vi
+    engine.run()
+    np.testing.assert_array_equal(fused, np.maximum(ir, vi))
+    return fused
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+def test_fuses_by_name(double: SimpleNamespace, make_engine: MakeEngine, integrated: bool) -> None:
+    double.cuda.integrated = integrated
+    fuser = Fuser.open(make_engine(), "tensorrt")
+    for seed, (height, width) in enumerate([(64, 64), (90, 101), (300, 500), (64, 64)]):
+        ir, vi = pictures(height, width, seed)
+        np.testing.assert_array_equal(fuser.fuse(ir, vi), np.maximum(ir, vi))
+    assert fuser.engine.name == "TensorRT 10.3.0, Double GPU"
+    assert fuser.engine.metadata["model"] == "max"
+
+
+def test_calls_in_order_on_one_stream(double: SimpleNamespace, make_engine: MakeEngine) -> None:
+    engine = TensorRtEngine(make_engine(), None)
+    engine.bind(64, 64)
+    double.cuda.journal.clear()
+    engine.run()
+    assert double.cuda.journal == [
+        "record",
+        "memcpy_htod_async",
+        "memcpy_htod_async",
+        "execute_async_v3",
+        "memcpy_dtoh_async",
+        "record",
+        "synchronize",
+    ]
+    assert engine.gpu_ms == pytest.approx(
+        2.75
+    )  # the double's clock: two copies in, the network, one copy out
+
+
+def test_memory_of_an_integrated_gpu_is_mapped_not_copied(
+    double: SimpleNamespace, make_engine: MakeEngine
+) -> None:
+    double.cuda.integrated = True
+    engine = TensorRtEngine(make_engine(), None)
+    fuse(engine, 64, 64)
+    assert not [call for call in double.cuda.journal if call.startswith("memcpy") or call == "mem_alloc"]
+    assert double.cuda.used == 0
+
+
+def test_profiles_are_chosen_and_kept(double: SimpleNamespace, make_engine: MakeEngine) -> None:
+    engine = TensorRtEngine(make_engine(), None)
+    for height, width in [(64, 64), (80, 80), (480, 640), (128, 136), (128, 128)]:
+        fuse(engine, height, width)
+    changes = [call for call in double.cuda.journal if call.startswith("set_optimization_profile")]
+    # 80x80 lies in both, nearer to the small one's best; 128x136 only in the large one.
+    assert changes == [f"set_optimization_profile_async {i}" for i in (0, 1, 0)]
+
+
+def test_buffers_grow_once_and_are_reused(double: SimpleNamespace, make_engine: MakeEngine) -> None:
+    engine = TensorRtEngine(make_engine(), None)
+    fuse(engine, 480, 640)
+    allocated = double.cuda.journal.count("mem_alloc"), double.cuda.used
+    assert allocated == (3, 3 * 480 * 640 * 4)
+    for seed, shape in enumerate([(64, 64), (240, 320), (480, 640), (128, 128)]):
+        fuse(engine, *shape, seed)
+    assert (double.cuda.journal.count("mem_alloc"), double.cuda.used) == allocated
+    fuse(engine, 512, 768)
+    assert (double.cuda.journal.count("mem_alloc"), double.cuda.used) == (6, 3 * 512 * 768 * 4)
+    before = engine.bind(512, 768)
+    assert all(a is b for a, b in zip(before, engine.bind(512, 768), strict=True))
+
+
+def test_warms_up_at_every_new_shape_only(double: SimpleNamespace, make_engine: MakeEngine) -> None:
+    engine = TensorRtEngine(make_engine(), None)
+    engine.bind(64, 64)
+    warm = double.cuda.journal.count("execute_async_v3")
+    assert warm >= 1
+    engine.bind(64, 64)
+    assert double.cuda.journal.count("execute_async_v3") == warm
+    engine.bind(128, 128)
+    assert double.cuda.journal.count("execute_async_v3") == 2 * warm
+
+
+def test_each_engine_has_a_context_and_a_stream_of_its_own(
+    double: SimpleNamespace, make_engine: MakeEngine
+) -> None:
+    path = make_engine()
+    engines = [TensorRtEngine(path, None) for _ in range(2)]
+    assert double.cuda.journal.count("create_execution_context") == 2
+    assert len(double.cuda.streams) == 2
+    for seed in range(3):
+        for engine in engines:
+            fuse(engine, 64, 64, seed)
+
+
+def test_runs_from_another_thread(double: SimpleNamespace, make_engine: MakeEngine) -> None:
+    engine = TensorRtEngine(make_engine(), None)
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            fuse(engine, 64, 64)
+        except BaseException as e:
+            failed.append(e)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert failed == []
+
+
+@pytest.mark.parametrize("shape", [(1024, 1280), (16, 520)])
+def test_a_shape_outside_every_profile_names_them(
+    double: SimpleNamespace, make_engine: MakeEngine, shape: tuple[int, int]
+) -> None:
+    engine = TensorRtEngine(make_engine(), None)
+    with pytest.raises(InputError, match=r"takes no 1x\d+x\d+.*1x16x16 to 1x128x128.*1x64x64 to 1x512x768"):
+        engine.bind(*shape)
+    fuse(engine, 64, 64)
+
+
+@pytest.mark.parametrize(
+    "method", ["set_optimization_profile_async", "set_input_shape", "set_tensor_address"]
+)
+def test_a_failure_while_binding_is_told_and_got_over(
+    double: SimpleNamespace, make_engine: MakeEngine, method: str
+) -> None:
+    engine = TensorRtEngine(make_engine(), None)
+    fuse(engine, 64, 64)
+    double.tensorrt.fail[method] = 0
+    with pytest.raises(EngineFailureError, match="TensorRT refused"):
+        engine.bind(480, 640)
+    fuse(engine, 480, 640)
+    fuse(engine, 64, 64)
+
+
+def test_a_failure_in_the_middle_leaves_nothing_running(
+    double: SimpleNamespace, make_engine: MakeEngine
+) -> None:
+    engine = TensorRtEngine(make_engine(), None)
+    fuse(engine, 64, 64)
+    double.tensorrt.fail["execute_async_v3"] = 0
+    with pytest.raises(EngineFailureError, match="the enqueue failed"):
+        engine.run()
+    assert double.cuda.journal[-1] == "synchronize"
+    fuse(engine, 64, 64, seed=3)
+
+
+def test_no_memory_left_on_the_gpu(double: SimpleNamespace, make_engine: MakeEngine) -> None:
+    engine = TensorRtEngine(make_engine(), None)
+    fuse(engine, 64, 64)
+    double.cuda.room = 1 << 20
+    with pytest.raises(InputError, match=r"no memory left for pictures of 1x480x640.*3 MiB"):
+        engine.bind(480, 640)
+    fuse(engine, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("device", "reason"),
+    [
+        (replace(HERE, gpu="Orin"), "another GPU"),
+        (replace(HERE, compute_capability="8.7"), "another GPU"),
+        (replace(HERE, tensorrt="10.13.2"), "another TensorRT version"),
+        (replace(HERE, l4t="36.4.3"), "Jetson"),
+    ],
+)
+def test_a_foreign_engine_is_refused_with_both_named(
+    double: SimpleNamespace, make_engine: MakeEngine, device: DeviceFacts, reason: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        Fuser.open(make_engine(device=device), "tensorrt")
+    said = str(caught.value)
+    assert reason in said
+    assert str(device) in said
+    assert str(HERE) in said
+    assert "ufuser-build --onnx max.onnx" in said
+    assert "deserialize_cuda_engine" not in double.cuda.journal
+
+
+@pytest.mark.parametrize(
+    ("device", "flags", "loads"),
+    [
+        (replace(HERE, gpu="A100", compute_capability="8.0"), {"hardware_compatible": True}, True),
+        (replace(HERE, tensorrt="10.2.0"), {"version_compatible": True}, True),
+        (replace(HERE, tensorrt="10.4.0"), {"version_compatible": True}, False),  # later than what runs here
+        (replace(HERE, tensorrt="9.3.0"), {"version_compatible": True}, False),
+    ],
+)
+def test_compatible_engines(
+    double: SimpleNamespace, make_engine: MakeEngine, device: DeviceFacts, flags: dict[str, Any], loads: bool
+) -> None:
+    path = make_engine(device=device, flags=flags)
+    if loads:
+        fuse(TensorRtEngine(path, None), 64, 64)
+    else:
+        with pytest.raises(InputError, match="another TensorRT version"):
+            TensorRtEngine(path, None)
+
+
+def test_damage_is_found_before_tensorrt_sees_it(double: SimpleNamespace, make_engine: MakeEngine) -> None:
+    path = make_engine()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"truncated.*rebuild it: ufuser-build"):
+        TensorRtEngine(path, None)
+    path.write_bytes(whole[:-1] + b"?")
+    with pytest.raises(InputError, match="damaged"):
+        TensorRtEngine(path, None)
+    manifest_path(path).unlink()
+    with pytest.raises(InputError, match=r"no manifest x\.engine\.json.*--adopt"):
+        TensorRtEngine(path, None)
+    manifest_path(path).write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match="no manifest of format"):
+        TensorRtEngine(path, None)
+    assert "deserialize_cuda_engine" not in double.cuda.journal
+
+
+def test_an_engine_that_tensorrt_cannot_load(double: SimpleNamespace, make_engine: MakeEngine) -> None:
+    path = make_engine()
+    double.tensorrt.fail["deserialize_cuda_engine"] = 0
+    with pytest.raises(InputError, match=r"cannot be loaded by TensorRT \(Serialization assertion"):
+        TensorRtEngine(path, None)
+    double.tensorrt.fail["create_execution_context"] = 0
+    with pytest.raises(InputError, match=r"has not the 64 MiB.*out of memory"):
+        TensorRtEngine(path, None)
+
+
+def test_the_kept_engine_of_an_onnx_file(
+    double: SimpleNamespace,
+    make_engine: MakeEngine,
+    max_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(InputError, match=r"no engine was built from .*max\.onnx.*ufuser-build --onnx"):
+        Fuser.open(max_model, "tensorrt")
+    folder = tmp_path / "ufuser" / "engines"
+    folder.mkdir(parents=True)
+    make_engine("foreign", device=replace(HERE, gpu="Orin"), folder=folder)
+    with pytest.raises(InputError, match="no engine was built"):
+        Fuser.open(max_model, "tensorrt")
+    mine = make_engine("mine", folder=folder)
+    assert find_engine(max_model, HERE) == mine
+    ir, vi = pictures(64, 64)
+    np.testing.assert_array_equal(Fuser.open(max_model, "tensorrt").fuse(ir, vi), np.maximum(ir, vi))
+
+
+def test_no_gpu(double: SimpleNamespace, make_engine: MakeEngine) -> None:
+    double.cuda.no_device = True
+    with pytest.raises(InputError, match=r"no CUDA device can be used \(cuInit failed.*ufuser doctor"):
+        TensorRtEngine(make_engine(), None)
+
+
+def test_not_installed_names_the_extra(
+    double: SimpleNamespace, make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_engine()
+    monkeypatch.setitem(__import__("sys").modules, "pycuda.driver", None)
+    with pytest.raises(InputError, match=r"PyCUDA cannot be imported.*ufuser\[tensorrt\]"):
+        TensorRtEngine(path, None)
+    monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
+    with pytest.raises(InputError, match=r"TensorRT cannot be imported.*ufuser\[tensorrt\].*Jetson"):
+        TensorRtEngine(path, None)
+
+
+def test_threads_are_no_matter_of_a_gpu(double: SimpleNamespace, make_engine: MakeEngine) -> None:
+    with pytest.raises(InputError, match="threads 2: TensorRT runs on the GPU"):
+        Fuser.open(make_engine(), "tensorrt", threads=2)
+
+
+def test_an_engine_file_goes_to_tensorrt_only(make_engine: MakeEngine) -> None:
+    with pytest.raises(InputError, match="is a TensorRT engine, which onnxruntime can't load"):
+        Fuser.open(make_engine())
+
+
+@pytest.mark.parametrize("engine", [name for name in GPU_ENGINES if name.startswith("onnxruntime")])
+def test_a_provider_that_is_not_there_is_an_error(max_model: Path, engine: str) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if len(onnxruntime.get_available_providers()) > 2:
+        pytest.skip("this ONNX Runtime has GPU providers")
+    with pytest.raises(InputError, match=r"has no (CUDA|Tensorrt)ExecutionProvider.*ufuser\[gpu\]"):
+        open_engine(engine, max_model, None)
+
+
+def test_a_provider_that_does_not_start_is_an_error(max_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime itself would go on with the CPU and a warning."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.raises(InputError, match=r"could not start CUDAExecutionProvider.*run on CPU"):
+        open_engine("onnxruntime-cuda", max_model, None)
+
+
+def test_nearest_best_shape_wins() -> None:
+    profiles = (LARGE, SMALL)
+    assert choose_profile(profiles, Extent(1, 64, 64)) == 1
+    assert choose_profile(profiles, Extent(1, 128, 128)) == 1
+    assert choose_profile(profiles, Extent(1, 512, 768)) == 0
+    assert "overlap" in check_profiles(profiles)[0]
+    apart = Profile(Extent(1, 600, 800), Extent(1, 600, 800), Extent(1, 608, 808))
+    assert check_profiles((SMALL, apart)) == []
