@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from runtime.engines import AUTO
 from runtime.errors import InputError
 from runtime.pairing import PairingConfig
 from runtime.sources.opening import parse
@@ -31,9 +32,12 @@ class StreamOptions:
     """URIs of the sinks: see `runtime.sinks.opening`."""
     model: str = "ufuser"
     """Shipped model, or the path of an ONNX file."""
-    engine: str = "onnxruntime"
+    engine: str = AUTO
+    """One of `runtime.engines.ENGINES`, or "auto" for the fastest that is installed."""
     threads: int | None = None
     """CPU threads of the engine; None takes one per physical core."""
+    cpu_precision: str = "fp32"
+    """What OpenVINO computes in: "fp32", or "bf16" where the CPU has it."""
     sync: str = "nearest"
     """How frames are paired: "nearest" or "hold"."""
     max_skew: float = 0.1

@@ -1,0 +1,173 @@
+"""Point pairs → how the cameras lie to each other: a homography, and the infrared lens's bend where asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.alignment import Calibration, Lens, Matrix, Points, Residual, Size
+from runtime.errors import InputError
+
+FEWEST, FEWEST_FOR_LENS = 4, 8
+_ROUNDS = 40
+_FLAT = 1e-4
+"""Share of the picture's size below which points count as lying on one line."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Start:
+    """What is known beforehand."""
+
+    vi_size: Size
+    ir_size: Size
+    vi_lens: Lens | None = None
+    ir_lens: Lens | None = None
+
+    @classmethod
+    def of(cls, calibration: Calibration) -> Start:
+        """The lenses and sizes of a calibration."""
+        return cls(calibration.vi_size, calibration.ir_size, calibration.vi_lens, calibration.ir_lens)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """What came out."""
+
+    homography: Matrix
+    ir_lens: Lens | None
+    distances: NDArray[np.float64]
+    """(N,) of all points, pixels of the infrared picture."""
+    inliers: NDArray[np.bool_]
+    """(N,)"""
+
+    @property
+    def residual(self) -> Residual:
+        """Over the inliers."""
+        return Residual.of(self.distances[self.inliers])
+
+
+def fit(
+    start: Start,
+    vi: Points,
+    ir: Points,
+    bend: bool = False,
+    threshold: float | None = None,
+    weights: NDArray[np.float64] | None = None,
+) -> Fit:
+    """The homography that brings visible points onto infrared ones, least squares in infrared pixels.
+
+    Args:
+        start: sizes and known lenses.
+        vi, ir: (N, 2) pixels each, the same places.
+        bend: find the infrared lens's first radial coefficient too, about the middle of its picture.
+        threshold: pixels beyond which a point is an outlier; None takes it from the points themselves.
+        weights: (N,) how much a point says; None for all alike.
+
+    Raises:
+        InputError: too few points, or all on one line.
+    """
+    needed = FEWEST_FOR_LENS if bend else FEWEST
+    if len(vi) < needed:
+        raise InputError(
+            f"{len(vi)} point pairs: expected at least {needed}{' to find the lens' if bend else ''}"
+        )
+    for points, size, side in ((vi, start.vi_size, "visible"), (ir, start.ir_size, "infrared")):
+        if np.linalg.svd(points - points.mean(axis=0), compute_uv=False)[1] < _FLAT * max(size):
+            raise InputError(f"the {side} points lie on one line: expected them all over the picture")
+    ideal_vi = vi if start.vi_lens is None else start.vi_lens.ideal(vi)
+    lens = start.ir_lens
+    if bend and lens is None:
+        lens = nominal_lens(start.ir_size)
+    ideal_ir = ir if lens is None else lens.ideal(ir)
+    # Robust first, so that a wrong click does not pull; exact afterwards.
+    rough, _ = cv2.findHomography(ideal_vi, ideal_ir, cv2.LMEDS if len(vi) > 4 else 0)
+    if rough is None:
+        raise InputError(
+            "the points give no homography: expected them in the same order, all over the picture"
+        )
+    model = _Model(np.asarray(rough, np.float64), lens, bend)
+    weight = np.ones(len(vi)) if weights is None else weights
+    inliers = np.ones(len(vi), np.bool_)
+    for _ in range(5):
+        model = _refined(model, ideal_vi, ir, weight * inliers)
+        distances = model.distances(ideal_vi, ir)
+        now = distances <= (threshold if threshold is not None else _limit(distances))
+        if now.sum() < needed or np.array_equal(now, inliers):
+            break
+        inliers = now
+    return Fit(model.homography / model.homography[2, 2], model.lens, distances, inliers)
+
+
+def nominal_lens(size: Size) -> Lens:
+    """A lens of no distortion about the picture's middle; 50 degrees across, which only names k1's unit."""
+    focal = size[0] / 2 / np.tan(np.radians(25))
+    matrix = [[focal, 0, (size[0] - 1) / 2], [0, focal, (size[1] - 1) / 2], [0, 0, 1]]
+    return Lens(np.asarray(matrix, np.float64), np.zeros(5))
+
+
+def _limit(distances: NDArray[np.float64]) -> float:
+    """Three and a half robust sigmas of a two-dimensional error, but no less than half a pixel."""
+    return max(0.5, 3.5 * float(np.median(distances)) / 1.1774)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Model:
+    homography: Matrix
+    lens: Lens | None
+    bend: bool
+
+    @property
+    def parameters(self) -> NDArray[np.float64]:
+        eight = (self.homography / self.homography[2, 2]).ravel()[:8]
+        assert self.lens is not None or not self.bend
+        return np.append(eight, self.lens.distortion[0]) if self.bend and self.lens else eight
+
+    def with_parameters(self, values: NDArray[np.float64]) -> _Model:
+        lens = self.lens
+        if self.bend and lens is not None:
+            lens = Lens(lens.matrix, np.concatenate([values[8:9], lens.distortion[1:]]))
+        return _Model(np.append(values[:8], 1.0).reshape(3, 3), lens, self.bend)
+
+    def place(self, ideal_vi: Points) -> Points:
+        whole = np.column_stack([ideal_vi, np.ones(len(ideal_vi))]) @ self.homography.T
+        flat = whole[:, :2] / whole[:, 2:]
+        return flat if self.lens is None else self.lens.real(flat)
+
+    def distances(self, ideal_vi: Points, ir: Points) -> NDArray[np.float64]:
+        return np.asarray(np.hypot(*(self.place(ideal_vi) - ir).T), np.float64)
+
+
+def _refined(model: _Model, ideal_vi: Points, ir: Points, weights: NDArray[np.float64]) -> _Model:
+    """Levenberg-Marquardt on the weighted distances in infrared pixels."""
+    root = np.sqrt(weights)[:, None]
+
+    def off(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray((root * (model.with_parameters(values).place(ideal_vi) - ir)).ravel())
+
+    values, damping = model.parameters, 1e-3
+    # Steps that move a corner by about a hundredth of a pixel, so that the differences are well conditioned.
+    reach = float(np.abs(ideal_vi).max()) + 1.0
+    steps = 1e-2 * np.asarray(
+        [1 / reach, 1 / reach, 1, 1 / reach, 1 / reach, 1, 1 / reach**2, 1 / reach**2, 1e-2]
+    )
+    steps = steps[: len(values)]
+    error = off(values)
+    for _ in range(_ROUNDS):
+        jacobian = np.stack([(off(values + s) - error) / s.sum() for s in np.diag(steps)], axis=1) * steps
+        normal, pull = jacobian.T @ jacobian, jacobian.T @ error
+        change = np.linalg.lstsq(normal + damping * np.diag(np.diag(normal)), -pull, rcond=None)[0]
+        new = values + change * steps
+        error_new = off(new)
+        if error_new @ error_new < error @ error:
+            done = np.abs(error_new - error).max() < 1e-7
+            values, error, damping = new, error_new, damping / 5
+            if done:
+                break
+        else:
+            damping *= 8
+            if damping > 1e8:
+                break
+    return model.with_parameters(values)

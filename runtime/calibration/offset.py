@@ -1,0 +1,204 @@
+"""The fixed time between two cameras' stamps, from what moves before both.
+
+Where something moves, both pictures change, at one moment of the world. Each camera's changes are summed over tiles
+of the scene and followed over time; the shift in time at which both histories agree best is the offset.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.alignment import Aligner
+from runtime.calibration.features import level
+from runtime.errors import InputError
+from runtime.frame import Frame
+from runtime.pairing import Side
+from runtime.thermal.freeze import FreezeDetector
+
+_SMALL = (160, 120)
+_TILES = (32, 24)
+"""Pixels of the pictures that are compared, and tiles over them; width, height."""
+_STEP, _NEAR = 0.002, 8
+"""Seconds between the lags that are tried; how many around the best a parabola is laid through."""
+_SOFT = 0.6
+"""Sigma of the smoothing, in periods of the faster camera."""
+_FEWEST = 20
+"""Frames and changes a side must have."""
+_PARTS = 12
+"""Groups of tiles, to see how far they agree."""
+_WEAKEST = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class TimeOffset:
+    """What came out."""
+
+    seconds: float
+    """Infrared stamps are ahead of the visible ones by this."""
+    uncertainty: float
+    """Seconds, one sigma, from parts of the picture."""
+    agreement: float
+    """Correlation of both histories at this offset, 0 to 1."""
+    frames: tuple[int, int]
+    """Different pictures of infrared and visible that were used."""
+
+
+class Recording:
+    """One camera's frames, small, and when they were taken.
+
+    Args:
+        side: which camera.
+        aligner: brings infrared onto the visible's pixels, so that tiles are the same places; None takes both
+            pictures as showing the same.
+        vi_size: the visible picture's width and height, wanted with an aligner only.
+    """
+
+    def __init__(self, side: Side, aligner: Aligner | None = None, vi_size: tuple[int, int] = _SMALL) -> None:
+        self._aligner = aligner if side == "ir" else None
+        self._size = (_SMALL[0], max(round(_SMALL[0] * vi_size[1] / vi_size[0]), _TILES[1]))
+        self._freeze = FreezeDetector()
+        self.stamps: list[float] = []
+        """Seconds, rising."""
+        self.frames: list[NDArray[np.uint8]] = []
+        self.inside: NDArray[np.bool_] | None = None
+        """Tiles of which infrared sees more than half."""
+
+    def push(self, frame: Frame) -> None:
+        """Take a frame, in order; a repeated one, as in a flat-field correction, is left out."""
+        repeat = self._freeze.is_repeat(frame.image) or "frozen" in frame.flags
+        if not repeat and (not self.stamps or frame.timestamp > self.stamps[-1]):
+            self.stamps.append(frame.timestamp)
+            self.frames.append(np.rint(self._shrunk(frame.image) * 255).astype(np.uint8))
+
+    @property
+    def period(self) -> float:
+        """Median seconds between frames. Raises InputError if there are too few."""
+        if len(self.stamps) < _FEWEST:
+            raise InputError(f"{len(self.stamps)} different frames: expected a recording of some ten seconds")
+        return float(np.median(np.diff(self.stamps)))
+
+    def changes(self, span: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """How much every tile changed from each frame to the one `span` seconds later.
+
+        Returns:
+            The middle between both (N,), seconds, and (N, tiles), at least 0.
+        """
+        stamps = np.asarray(self.stamps)
+        later = np.searchsorted(stamps, stamps + span - self.period / 2)
+        pairs = [
+            (i, j) for i, j in enumerate(later) if i < j < len(stamps) and stamps[j] - stamps[i] < 1.5 * span
+        ]
+        if len(pairs) < _FEWEST:
+            raise InputError(f"{len(pairs)} changes without a gap: expected a recording of some ten seconds")
+        tiles = np.stack([self._changed(i, j) for i, j in pairs])
+        # The camera's noise is what changes at rest.
+        return stamps[np.asarray(pairs)].mean(axis=1), np.sqrt(
+            np.maximum(tiles - np.median(tiles, axis=0), 0.0)
+        )
+
+    def _changed(self, i: int, j: int) -> NDArray[np.float64]:
+        away = cv2.absdiff(self.frames[i], self.frames[j])
+        tiles = cv2.resize(away.astype(np.float32), _TILES, interpolation=cv2.INTER_AREA)
+        return np.asarray(tiles, np.float64).ravel()
+
+    def _shrunk(self, image: NDArray[Any]) -> NDArray[np.float32]:
+        picture = level(image)
+        if self._aligner is None:
+            return np.asarray(cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA), np.float32)
+        height, width = picture.shape
+        if self.inside is None:
+            seen = self._aligner.seen((width, height), self._size).astype(np.float32)
+            self.inside = np.asarray(cv2.resize(seen, _TILES, interpolation=cv2.INTER_AREA)).ravel() > 0.5
+        soft = cv2.GaussianBlur(picture, (0, 0), max(0.4 * width / self._size[0], 0.3))
+        return np.asarray(self._aligner.warp(np.asarray(soft), self._size), np.float32)
+
+
+def find_offset(ir: Recording, vi: Recording, farthest: float = 1.0) -> TimeOffset:
+    """The offset at which both histories agree best.
+
+    Args:
+        ir, vi: at the same time, some ten seconds with something moving.
+        farthest: seconds, the largest offset looked for.
+
+    Raises:
+        InputError: too little was seen, or nothing moves in both.
+    """
+    # What changes over a tenth of a second says more, and is a longer blur, than what changes over a fortieth:
+    # both are taken over the same time.
+    span = max(ir.period, vi.period)
+    coarse = vi if vi.period >= ir.period else ir
+    fine = ir if coarse is vi else vi
+    sign = 1.0 if coarse is ir else -1.0
+    slow, fast = coarse.changes(span), fine.changes(span)
+    common = min(slow[0][-1], fast[0][-1]) - max(slow[0][0], fast[0][0])
+    if common < 3 * farthest:
+        raise InputError(
+            f"the recordings have {max(common, 0.0):.1f} s in common: expected at least {3 * farthest:g} s, better ten"
+        )
+    if ir.inside is not None:
+        slow, fast = (slow[0], slow[1][:, ir.inside]), (fast[0], fast[1][:, ir.inside])
+    lags = np.arange(-farthest, farthest + _STEP / 2, _STEP)
+    products = _products(slow, fast, lags, farthest)
+    scores = products.sum(axis=1)
+    whole, agreement = _top(lags, scores), float(scores.max())
+    if agreement < _WEAKEST or abs(whole) > farthest - 2 * _STEP:
+        raise InputError(
+            f"what moves in infrared and in visible agrees by {agreement:.2f} only: expected a recording of some "
+            f"ten seconds in which people or cars move before both cameras"
+        )
+    return TimeOffset(
+        sign * whole, _spread(lags, products, whole, span), agreement, (len(ir.stamps), len(vi.stamps))
+    )
+
+
+_History = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def _products(
+    slow: _History, fast: _History, lags: NDArray[np.float64], farthest: float
+) -> NDArray[np.float64]:
+    """Correlation of the tiles at every lag, (lags, tiles), which sum to at most 1: slow stamps are ahead by lag."""
+    (times, still), (stamps, moving) = slow, fast
+    use = (times >= stamps[0] + farthest) & (times <= stamps[-1] - farthest)
+    times, still = times[use], still[use] - still[use].mean(axis=0)
+    size = np.sqrt((still**2).mean(axis=0)) * moving.std(axis=0)
+    # Glare fills whole tiles: the root keeps it from being all that counts.
+    weight = np.sqrt(size) / np.maximum(np.sqrt(size).sum(), 1e-12)
+    still = still / np.maximum(np.sqrt((still**2).mean(axis=0)), 1e-12)
+    # Between two stamps a straight line averages noise away, which would favour the lags between: smooth first.
+    period = float(np.median(np.diff(stamps)))
+    kernel: NDArray[np.float64] = np.exp(-0.5 * ((stamps[:, None] - stamps) / (_SOFT * period)) ** 2)
+    moving = kernel @ moving / kernel.sum(axis=1, keepdims=True)
+    moving = (moving - moving.mean(axis=0)) / np.maximum(moving.std(axis=0), 1e-12)
+    out = np.empty((len(lags), still.shape[1]))
+    for k, lag in enumerate(lags):
+        at = np.clip(np.searchsorted(stamps, times - lag), 1, len(stamps) - 1)
+        share = ((times - lag - stamps[at - 1]) / (stamps[at] - stamps[at - 1]))[:, None]
+        out[k] = (still * (moving[at - 1] * (1 - share) + moving[at] * share)).mean(axis=0)
+    return np.asarray(out * weight, np.float64)
+
+
+def _spread(lags: NDArray[np.float64], products: NDArray[np.float64], whole: float, span: float) -> float:
+    """One sigma of the offset: from groups of tiles, each by itself (jackknife)."""
+    near = np.abs(lags - whole) <= 2 * span
+    groups = np.arange(products.shape[1]) % _PARTS
+    left_out = [_top(lags[near], products[near][:, groups != g].sum(axis=1)) for g in range(_PARTS)]
+    return math.sqrt((_PARTS - 1) * float(np.var(left_out)))
+
+
+def _top(lags: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
+    """The lag of the highest score, by a parabola through its surroundings."""
+    k = int(np.argmax(scores))
+    near = slice(max(k - _NEAR, 0), k + _NEAR + 1)
+    curve, slope, _ = np.polyfit(lags[near] - lags[k], scores[near], 2)
+    return (
+        float(lags[k] + np.clip(-slope / (2 * curve), -_NEAR * _STEP, _NEAR * _STEP))
+        if curve < 0
+        else lags[k]
+    )

@@ -1,0 +1,32 @@
+"""What a single homography leaves: two cameras side by side see near things shifted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+DISTANCES = (1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0)
+"""Metres."""
+
+
+def parallax(focal: float, baseline: float, distance: float, met: float) -> float:
+    """Pixels by which the pictures of something are apart: f·B·|1/Z − 1/Z0|.
+
+    Args:
+        focal: pixels.
+        baseline: metres between the cameras.
+        distance: metres of the thing.
+        met: metres where the pictures meet; infinite is allowed.
+    """
+    return focal * baseline * abs(1 / distance - 1 / met)
+
+
+def table(focal: float, baseline: float, met: float, distances: Sequence[float] = DISTANCES) -> str:
+    """The parallax over the distances, two lines."""
+    wanted = sorted({*distances, met} - {math.inf})
+    cells = [(f"{z:g} m", f"{parallax(focal, baseline, z, met):.1f} px") for z in wanted]
+    widths = [max(map(len, cell)) for cell in cells]
+    return "\n".join(
+        f"  {name:<9}" + "  ".join(cell[row].rjust(width) for cell, width in zip(cells, widths, strict=True))
+        for row, name in ((0, "distance"), (1, "parallax"))
+    )

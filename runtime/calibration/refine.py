@@ -1,0 +1,395 @@
+"""From a rough start to the pixel: infrared registered to visible by their edges.
+
+Coarse to fine. At each step infrared is warped by what is known, patches of the visible edges are searched for in
+it, and one smooth displacement is sought that all the patches' scores agree on: a homography's, and the bend of the
+infrared lens. No patch has to decide by itself, so dark sky and bare road do no harm. Several pairs of a standing
+camera add up: noise averages out, and whoever walks by draws edges.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.alignment import Calibration, Points, Residual, Size, warp_map
+from runtime.calibration.features import Floats, edges, level
+from runtime.calibration.fit import Start, fit
+from runtime.errors import InputError
+
+ImagePair = tuple[NDArray[Any], NDArray[Any]]
+"""Infrared and visible picture, 8 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One round of the search; pixels of the visible picture at `width`."""
+
+    width: int
+    patch: int
+    reach: int
+    """Farthest displacement."""
+    degree: int
+    """What may move: 1 shift and turn and size, 2 affine, 3 homography, 4 also the lens."""
+    soft: float = 1.2
+    """Blur of the edges, pixels."""
+
+
+FINDING = (Step(192, 48, 16, 1), Step(192, 48, 10, 2), Step(320, 64, 12, 3))
+MEASURING = (
+    Step(320, 48, 8, 4),
+    Step(480, 64, 8, 4),
+    Step(640, 96, 8, 4, 0.8),
+    Step(640, 96, 5, 4, 0.6),
+    Step(640, 96, 5, 4, 0.6),
+)
+LENS_LAST = (*(replace(step, degree=3) for step in MEASURING[:-2]), *MEASURING[-2:], MEASURING[-1])
+_COARSE, _SOFTEST = 128, 1.5
+"""Width of the first, global search, and its edges' blur, pixels."""
+_SIZES = tuple(np.geomspace(0.45, 2.0, 13))
+_TURNS = (-5.0, -2.5, 0.0, 2.5, 5.0)
+"""Scales and degrees tried there."""
+_FINALISTS = 2
+"""Of the starts that the global search gives, one a scale, so many are measured to the end."""
+_NEARLY = 0.8
+"""Of the best start's agreement, that another must have to be measured too."""
+_GLIMPSE = 2
+"""Pairs that are enough to search with."""
+_SOFT = (4.0, 2.0, 1.0, 0.5)
+"""Sigmas, in pixels, the scores are blurred with while the displacement closes in."""
+_TERMS = {1: 4, 2: 6, 3: 8, 4: 9}
+_WEAKEST = 0.12
+"""Mean agreement of the patches below which the pictures do not show the same."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refined:
+    """What came out."""
+
+    calibration: Calibration
+    agreement: float
+    """Mean correlation of the patches' edges, weighted by how much they show: -1 to 1, 0 by chance."""
+
+
+def refine(pairs: Sequence[ImagePair], start: Calibration, bend: bool = True, search: bool = True) -> Refined:
+    """Register the pictures.
+
+    Args:
+        pairs: infrared (uint8 or uint16) and visible pictures of the start's sizes, all by the same cameras,
+            unmoved towards each other.
+        start: where to begin; its lenses are kept, but for infrared's k1 if `bend`.
+        bend: find k1 as well.
+        search: try all sizes and shifts first, instead of trusting the start to a few pixels in a hundred.
+
+    Raises:
+        InputError: pictures of other sizes, or they have nothing in common.
+    """
+    for ir, vi in pairs:
+        for side, image, size in (("infrared", ir, start.ir_size), ("visible", vi, start.vi_size)):
+            if (image.shape[1], image.shape[0]) != size:
+                raise InputError(
+                    f"{side} picture of {image.shape[1]}x{image.shape[0]}, expected {size[0]}x{size[1]} as the first"
+                )
+    levels = [(level(ir), level(vi)) for ir, vi in pairs]
+    starts = _searched(levels[:_GLIMPSE], start) if search else [start]
+    # A street looks like itself at another size: only close up is it clear which start was right.
+    found = sorted(
+        (_through(levels[:_GLIMPSE], each, FINDING, bend) for each in starts), key=lambda r: -r.agreement
+    )
+    found = [each for each in found[:_FINALISTS] if each.agreement > _NEARLY * found[0].agreement]
+    # A lens let loose too early may bend the picture to where it stays bent: without it first, as well.
+    ways = (MEASURING, LENS_LAST) if bend else (MEASURING,)
+    ends = [_through(levels, each.calibration, way, bend) for each in found for way in ways]
+    best = max(ends, key=lambda r: r.agreement)
+    if best.agreement < _WEAKEST:
+        raise InputError(
+            f"the pictures agree by {max(best.agreement, 0.0):.2f} only: expected the same scene with edges in both; "
+            f"give more pairs, a nearer start (--start), or click points (ufuser calibrate points)"
+        )
+    residual = _scatter(levels, best.calibration) if len(levels) > 1 else None
+    return Refined(replace(best.calibration, method="refine", residual=residual), best.agreement)
+
+
+def left_over(pairs: Sequence[ImagePair], calibration: Calibration) -> tuple[Residual, float]:
+    """How far the pictures themselves would still move a calibration, in infrared pixels, and their agreement.
+
+    Args:
+        pairs: infrared and visible pictures of the calibration's sizes.
+        calibration: to be judged; kept as it is.
+    """
+    levels = [(level(ir), level(vi)) for ir, vi in pairs]
+    moved = _through(levels, calibration, MEASURING[-2:], bend=False)
+    return Residual.of(_apart(moved.calibration, calibration)), moved.agreement
+
+
+def _scatter(levels: Sequence[tuple[Floats, Floats]], whole: Calibration) -> Residual:
+    """How far each single pair would move what all pairs together found: its repeatability."""
+    single = [_through([each], whole, MEASURING[-1:], bend=False) for each in levels[:4]]
+    return Residual.of(np.concatenate([_apart(each.calibration, whole) for each in single]))
+
+
+def _apart(one: Calibration, other: Calibration) -> NDArray[np.float64]:
+    """Infrared pixels between what two calibrations say, over what both cameras see."""
+    (width, height), (right, bottom) = one.vi_size, np.asarray(one.ir_size) - 1.0
+    ys, xs = np.mgrid[0:height:8, 0:width:8]
+    points = np.column_stack([xs.ravel(), ys.ravel()]).astype(np.float64)
+    places = other.to_infrared(points)
+    seen = (places >= 0).all(axis=1) & (places[:, 0] <= right) & (places[:, 1] <= bottom)
+    return np.asarray(np.hypot(*(one.to_infrared(points[seen]) - places[seen]).T), np.float64)
+
+
+def rough_start(
+    vi_size: Size, ir_size: Size, vi_fov: float | None = None, ir_fov: float | None = None
+) -> Calibration:
+    """Both pictures on top of each other, middle on middle; scaled by the fields of view if both are known.
+
+    Args:
+        vi_size, ir_size: width and height, pixels.
+        vi_fov, ir_fov: degrees across.
+    """
+    ratio = ir_size[0] / vi_size[0]
+    if vi_fov and ir_fov:
+        ratio *= math.tan(math.radians(vi_fov) / 2) / math.tan(math.radians(ir_fov) / 2)
+    shift = [(i - 1) / 2 - ratio * (v - 1) / 2 for i, v in zip(ir_size, vi_size, strict=True)]
+    return Calibration(
+        vi_size, ir_size, np.asarray([[ratio, 0, shift[0]], [0, ratio, shift[1]], [0, 0, 1.0]])
+    )
+
+
+def _shrunk(size: Size, width: int) -> Size:
+    return width, max(round(size[1] * width / size[0]), 1)
+
+
+def _resized(picture: Floats, size: Size) -> Floats:
+    mode = cv2.INTER_AREA if size[0] < picture.shape[1] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(picture, size, interpolation=mode), np.float32)
+
+
+def _warped(ir: Floats, places: NDArray[np.float64]) -> tuple[Floats, NDArray[np.bool_]]:
+    """Infrared at these places, and where there is any."""
+    height, width = ir.shape
+    # Averaged before it is thinned out: else small sizes alias.
+    step = float(np.median(np.abs(np.diff(places[..., 0], axis=1))))
+    soft = cv2.GaussianBlur(ir, (0, 0), 0.45 * step) if step > 1.2 else ir
+    warped = cv2.remap(
+        soft,
+        np.float32(places[..., 0]),
+        np.float32(places[..., 1]),
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    inside = (places >= 0) & (places <= (width - 1, height - 1))
+    return np.asarray(warped, np.float32), np.asarray(inside.all(axis=2))
+
+
+def _through(
+    levels: Sequence[tuple[Floats, Floats]], calibration: Calibration, steps: Sequence[Step], bend: bool
+) -> Refined:
+    """Step after step; an agreement of -1 where the way leads out of the picture."""
+    agreement = 0.0
+    for step in steps:
+        fitting = replace(step, degree=min(step.degree, 4 if bend else 3))
+        try:
+            calibration, agreement = _stepped(levels, calibration, fitting)
+        except InputError:
+            return Refined(calibration, -1.0)
+    return Refined(calibration, agreement)
+
+
+# The global search
+
+
+def _searched(levels: Sequence[tuple[Floats, Floats]], start: Calibration) -> list[Calibration]:
+    """The start at every scale, turned and shifted as the edges fit best at a small size; and the start itself."""
+    small = _shrunk(start.vi_size, _COARSE)
+    middle = ((small[0] - 1) / 2, (small[1] - 1) / 2)
+    base = start.scaled(small, start.ir_size)
+    pad = (small[1] // 2, small[0] // 2)
+    seen = []
+    for _, vi in levels:
+        still = edges(_resized(vi, small), _SOFTEST)
+        seen.append(cv2.copyMakeBorder(still, pad[0], pad[0], pad[1], pad[1], cv2.BORDER_CONSTANT))
+    starts = [start]
+    for size in _SIZES:
+        best, chosen = -math.inf, np.eye(3)
+        for turn in _TURNS:
+            about = np.vstack([cv2.getRotationMatrix2D(middle, turn, 1 / size), [0, 0, 1]])
+            trial = replace(base, homography=base.homography @ about)
+            score, shift = _placed(levels, trial, seen, pad)
+            if score > best:
+                best = score
+                chosen = about @ np.asarray([[1, 0, -shift[0]], [0, 1, -shift[1]], [0, 0, 1]])
+        if best > -math.inf:
+            found = replace(base, homography=base.homography @ chosen)
+            starts.append(found.scaled(start.vi_size, start.ir_size))
+    return starts
+
+
+def _placed(
+    levels: Sequence[tuple[Floats, Floats]], trial: Calibration, seen: Sequence[Any], pad: tuple[int, int]
+) -> tuple[float, tuple[float, float]]:
+    """How well infrared, warped by a trial, fits where it fits best, and its shift to there."""
+    places = warp_map(trial)
+    total: Any = 0.0
+    for (ir, _), picture in zip(levels, seen, strict=False):
+        warped, inside = _warped(ir, places)
+        rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+        if len(rows) < 24 or len(columns) < 24:
+            return -math.inf, (0.0, 0.0)
+        top, left = int(rows[0]), int(columns[0])
+        part = edges(warped, _SOFTEST, inside)[top : rows[-1] + 1, left : columns[-1] + 1]
+        total = total + cv2.matchTemplate(picture, part, cv2.TM_CCOEFF_NORMED)
+    # A small picture fits somewhere by chance: what counts is how far beyond chance.
+    total = total / min(len(levels), len(seen)) * math.sqrt(part.shape[0] * part.shape[1])
+    _, score, _, at = cv2.minMaxLoc(np.nan_to_num(total, nan=-1e9, posinf=-1e9, neginf=-1e9))
+    return float(score), (at[0] - pad[1] - left, at[1] - pad[0] - top)
+
+
+# One step
+
+
+def _stepped(
+    levels: Sequence[tuple[Floats, Floats]], calibration: Calibration, step: Step
+) -> tuple[Calibration, float]:
+    """One round: the calibration moved to where the patches agree, and their agreement."""
+    small = _shrunk(calibration.vi_size, step.width)
+    here = calibration.scaled(small, calibration.ir_size)
+    places = warp_map(here)
+    inside = np.asarray(((places >= 0) & (places <= np.asarray(here.ir_size) - 1.0)).all(axis=2), np.bool_)
+    corners = _patches(inside, step)
+    if len(corners) < 4:
+        raise InputError("infrared and visible hardly overlap: expected a nearer start (--start)")
+    surfaces: Any = 0.0
+    weights: Any = 0.0
+    for ir, vi in levels:
+        moving = edges(_warped(ir, places)[0], step.soft, inside)
+        still = edges(_resized(vi, small), step.soft)
+        found = [_score(moving, still, corner, step) for corner in corners]
+        surfaces = surfaces + np.stack([surface * weight for surface, weight in found])
+        weights = weights + np.asarray([weight for _, weight in found])
+    centres = np.asarray(corners, np.float64) + (step.patch - 1) / 2
+    field = _Field(
+        centres[inside[tuple(np.rint(centres[:, ::-1]).astype(int).T)]].mean(axis=0), small, step.degree
+    )
+    basis = field.basis(centres)
+    values = _agreed(surfaces / float(weights.max()), basis, step.reach)
+    score = _sampled(surfaces, basis @ values + step.reach).sum() / max(float(weights.sum()), 1e-9)
+    return _moved(here, field, values, inside).scaled(calibration.vi_size, calibration.ir_size), float(score)
+
+
+def _patches(inside: NDArray[np.bool_], step: Step) -> list[tuple[int, int]]:
+    """Left upper corners of patches half overlapping each other, most of each in sight of both cameras."""
+    height, width = inside.shape
+    size = min(step.patch, height // 3)
+    return [
+        (int(x), int(y))
+        for y in np.linspace(0, height - step.patch, max(2 * (height // size) - 1, 2))
+        for x in np.linspace(0, width - step.patch, max(2 * (width // size) - 1, 2))
+        if inside[int(y) : int(y) + step.patch, int(x) : int(x) + step.patch].mean() > 0.7
+    ]
+
+
+def _score(moving: Floats, still: Floats, corner: tuple[int, int], step: Step) -> tuple[Floats, float]:
+    """Correlation of a visible patch with infrared at every displacement (2·reach + 1 squared), and how much
+    the patch has to say: the strength of its edges."""
+    (x, y), size, reach = corner, step.patch, step.reach
+    template = np.ascontiguousarray(still[y : y + size, x : x + size])
+    padded = cv2.copyMakeBorder(moving, reach, reach, reach, reach, cv2.BORDER_CONSTANT)
+    window = padded[y : y + size + 2 * reach, x : x + size + 2 * reach]
+    surface = cv2.matchTemplate(np.ascontiguousarray(window), template, cv2.TM_CCOEFF_NORMED)
+    surface = np.where(np.isfinite(surface) & (np.abs(surface) <= 1.0001), surface, 0.0)
+    return np.asarray(surface, np.float32), float(template.std())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Field:
+    """A smooth displacement of the visible plane: what a small change of a calibration does."""
+
+    middle: NDArray[np.float64]
+    """Pixels: about where the lens bends."""
+    size: Size
+    degree: int
+
+    def basis(self, points: Points) -> NDArray[np.float64]:
+        """(N, 2, terms): displacement of each point by each term of size 1, in pixels at the picture's edge."""
+        scale = self.size[0] / 2
+        x, y = ((points - self.middle) / scale).T
+        zero, one = np.zeros_like(x), np.ones_like(x)
+        bent = x * x + y * y
+        across = [one, zero, x, -y, y, x, x * x, x * y, x * bent]
+        down = [zero, one, y, x, x, -y, x * y, y * y, y * bent]
+        return np.stack([np.stack(across, axis=1), np.stack(down, axis=1)], axis=1)[
+            :, :, : _TERMS[self.degree]
+        ]
+
+
+def _agreed(surfaces: Floats, basis: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
+    """The field's terms at which the sum of all scores is highest, found on ever sharper scores."""
+    values = np.zeros(basis.shape[2])
+    for sigma in _SOFT:
+        soft = np.stack(
+            [cv2.GaussianBlur(s, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE) for s in surfaces]
+        )
+        damping = 1e-3
+        score = float(_sampled(soft, basis @ values + reach).sum())
+        for _ in range(30):
+            slope, curve = _shape(soft, basis @ values + reach)
+            normal = np.einsum("pit,pij,pjs->ts", basis, curve, basis)
+            pull = np.einsum("pit,pi->t", basis, slope)
+            normal += damping * (np.diag(np.diag(normal)) + 1e-6 * np.trace(normal) * np.eye(len(values)))
+            change = np.linalg.lstsq(normal, pull, rcond=None)[0]
+            change *= min(1.0, sigma / max(float(np.abs(basis @ change).max()), 1e-9))
+            better = float(_sampled(soft, basis @ (values + change) + reach).sum())
+            if better > score:
+                values, score, damping = values + change, better, damping / 3
+                if np.abs(basis @ change).max() < 5e-3:
+                    break
+            else:
+                damping *= 10
+                if damping > 1e5:
+                    break
+    return values
+
+
+def _sampled(surfaces: Floats, at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each surface at its own place (N, 2), between the pixels; places beyond the border count as on it."""
+    last = surfaces.shape[1] - 1
+    x, y = np.clip(at, 0, last - 1e-6).T
+    i, j = np.floor(y).astype(int), np.floor(x).astype(int)
+    v, u, n = y - i, x - j, np.arange(len(surfaces))
+    top = surfaces[n, i, j] * (1 - u) + surfaces[n, i, j + 1] * u
+    bottom = surfaces[n, i + 1, j] * (1 - u) + surfaces[n, i + 1, j + 1] * u
+    return np.asarray(top * (1 - v) + bottom * v, np.float64)
+
+
+def _shape(surfaces: Floats, at: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Slope (N, 2) and downward curvature (N, 2, 2) there, the latter made positive."""
+    right, down = np.asarray([1.0, 0.0]), np.asarray([0.0, 1.0])
+    here = _sampled(surfaces, at)
+    e, w, s, n = (_sampled(surfaces, at + step) for step in (right, -right, down, -down))
+    diagonal = _sampled(surfaces, at + right + down) + _sampled(surfaces, at - right - down)
+    diagonal -= _sampled(surfaces, at + right - down) + _sampled(surfaces, at - right + down)
+    xx, yy, xy = 2 * here - e - w, 2 * here - s - n, -diagonal / 4
+    curve = np.stack([np.stack([xx, xy], axis=1), np.stack([xy, yy], axis=1)], axis=1)
+    values, vectors = np.linalg.eigh(curve)
+    curve = np.einsum("pik,pk,pjk->pij", vectors, np.maximum(values, 1e-6), vectors)
+    return np.stack([e - w, s - n], axis=1) / 2, curve
+
+
+def _moved(
+    here: Calibration, field: _Field, values: NDArray[np.float64], inside: NDArray[np.bool_]
+) -> Calibration:
+    """The calibration whose mapping is the old one after the field: exact but for what no lens of ours can do."""
+    height, width = inside.shape
+    ys, xs = np.mgrid[0:height:8, 0:width:8]
+    points = np.column_stack([xs.ravel(), ys.ravel()]).astype(np.float64)
+    points = points[inside[ys.ravel(), xs.ravel()]]
+    targets = here.to_infrared(points + field.basis(points) @ values)
+    good = (np.abs(targets) < 5000).all(axis=1)
+    moved = fit(Start.of(here), points[good], targets[good], bend=field.degree == 4, threshold=np.inf)
+    return replace(here, homography=moved.homography, ir_lens=moved.ir_lens)
