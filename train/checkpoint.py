@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from .errors import InputError
-from .models import create
+from .models import FUSION_MODELS, SENSING_MODELS, create
 
 FORMAT = "ufuser-checkpoint-1"
 
@@ -38,13 +38,22 @@ def first_line(error: BaseException) -> str:
 
 
 def save_checkpoint(
-    path: Path, state: Mapping[str, Tensor], model: str, recipe: str, notes: Mapping[str, object]
+    path: Path,
+    state: Mapping[str, Tensor],
+    model: str,
+    recipe: str,
+    notes: Mapping[str, object],
+    options: Mapping[str, object] | None = None,
 ) -> None:
-    """Write weights with their origin: the model's name, the recipe's TOML text and notes (step, loss, …)."""
+    """Write weights with their origin: the model's name and options, the recipe's TOML text and notes.
+
+    Notes are the step, the loss, … Options are what `models.create` needs beside the name (a width, …).
+    """
     tensors = {k: v.detach().contiguous().cpu() for k, v in state.items()}
     metadata = {
         "format": FORMAT,
         "model": model,
+        "options": json.dumps(dict(options or {}), sort_keys=True),
         "recipe": recipe,
         "notes": json.dumps(dict(notes), sort_keys=True),
     }
@@ -52,7 +61,7 @@ def save_checkpoint(
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata (`model`, `recipe`, `notes`) of a checkpoint of ours.
+    """Tensors and metadata (`model`, `options`, `recipe`, `notes`) of a checkpoint of ours.
 
     Raises InputError for a missing, broken or foreign file.
     """
@@ -102,14 +111,38 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
 
 
 def load_model(path: Path, expected: str | None = None) -> tuple[nn.Module, dict[str, str]]:
-    """A network in evaluation mode from a checkpoint of ours, with the checkpoint's metadata."""
+    """A network in evaluation mode from a checkpoint of ours, with the checkpoint's metadata.
+
+    Without `expected`, any fusion network is taken.
+    """
     state, metadata = read_checkpoint(path)
     name = metadata.get("model", "")
     if expected is not None and name != expected:
         raise InputError(f"{path} holds the model '{name}', expected '{expected}'")
-    model = create(name)
+    model = create(name, json.loads(metadata.get("options", "{}")))
+    if expected is None and name not in FUSION_MODELS:
+        raise InputError(
+            f"{path} holds the model '{name}', expected a fusion network: {', '.join(FUSION_MODELS)}"
+        )
     load_weights(model, state, str(path))
     return model.eval(), metadata
+
+
+def load_sensing(path: Path, target: str) -> nn.Module:
+    """A pseudo-sensing module in evaluation mode. `target` is "ir" for A_i, "vi" for A_v.
+
+    Raises InputError for another model, and for a module known to have learnt the other source.
+    """
+    state, metadata = read_checkpoint(path)
+    name = metadata.get("model", "")
+    if name not in SENSING_MODELS:
+        raise InputError(f"{path} holds the model '{name}', expected one of {', '.join(SENSING_MODELS)}")
+    learnt = json.loads(metadata.get("notes", "{}")).get("target", target)  # a release doesn't say
+    if learnt != target:
+        raise InputError(f"{path} was trained to sense '{learnt}', expected '{target}'")
+    model = create(name, json.loads(metadata.get("options", "{}")))
+    load_weights(model, state, str(path))
+    return model.eval()
 
 
 def import_release(path: Path, model_name: str) -> dict[str, Tensor]:

@@ -1,12 +1,15 @@
 """Infrared-visible pairs from two folders, and the patches that training sees.
 
-A batch is a function of (seed, step) alone, so that a resumed run sees what an unbroken one would have.
+A patch is a function of (seed, step, its place in the batch) alone, so that a resumed run sees what an unbroken
+one would have, and processes that share a batch see together what one process would have.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -27,6 +30,21 @@ class Pair:
     name: str
     ir: Path
     vi: Path
+
+    @property
+    def images(self) -> tuple[Path, Path]:
+        """What the fusion network takes, in its order."""
+        return self.ir, self.vi
+
+
+class Example(Protocol):
+    """Two images of one scene and size that patches are cut from together."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def images(self) -> tuple[Path, Path]: ...
 
 
 def read_grey(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -120,64 +138,77 @@ def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float
 
 
 def _low_contrast(patch: Image) -> bool:
-    """The release's test: 10th to 90th percentile span under 10 % of the 90th."""
+    """The release's test: 10th to 90th percentile span under 10 % of the 90th.
+
+    Equality counts: in a black patch both are 0, and the release's "<" takes it for one with contrast.
+    """
     low, high = np.percentile(patch, (10, 90))
-    return bool(high - low < 0.1 * high)
+    return bool(high - low <= 0.1 * high)
 
 
 class PatchSampler:
     """Cuts patches on the fly: shrunk, flipped, rotated by right angles, photometrically jittered."""
 
-    def __init__(self, pairs: list[Pair], recipe: DataRecipe, seed: int) -> None:
-        self._pairs, self._recipe, self._seed = pairs, recipe, seed
-        self._cache: dict[int, tuple[NDArray, NDArray]] = {}
+    def __init__(self, examples: Sequence[Example], recipe: DataRecipe, seed: int) -> None:
+        self._examples, self._recipe, self._seed = examples, recipe, seed
+        self._cache: dict[Path, NDArray] = {}
         self._room = recipe.cache_mib << 20
 
-    def batch(self, step: int, size: int) -> tuple[Image, Image]:
-        """The patches of one step: ir and vi, size×1×crop×crop, float32 in [0, 1]."""
-        rng = np.random.default_rng([self._seed, step])
-        patches = [self._patch(rng) for _ in range(size)]
-        ir, vi = (np.stack(side)[:, None] for side in zip(*patches, strict=True))
-        return np.ascontiguousarray(ir), np.ascontiguousarray(vi)
+    def batch(self, step: int, size: int, part: slice = slice(None)) -> tuple[Image, Image]:
+        """The patches of one step: both images (ir and vi), B×1×crop×crop, float32 in [0, 1].
 
-    def _load(self, index: int) -> tuple[NDArray, NDArray]:
-        if index in self._cache:
-            return self._cache[index]
-        images = read_grey(self._pairs[index].ir), read_grey(self._pairs[index].vi)
-        size = sum(i.nbytes for i in images)
-        if size <= self._room:
-            self._room -= size
-            self._cache[index] = images
-        return images
+        B is `size`, or less where only a part of the batch is asked for.
+        """
+        places = range(size)[part]
+        patches = [self._patch(np.random.default_rng([self._seed, step, 3, k])) for k in places]
+        first, second = (np.stack(side)[:, None] for side in zip(*patches, strict=True))
+        return np.ascontiguousarray(first), np.ascontiguousarray(second)
+
+    def _load(self, path: Path) -> NDArray:
+        if path in self._cache:
+            return self._cache[path]
+        image = read_grey(path)
+        if image.nbytes <= self._room:
+            self._room -= image.nbytes
+            self._cache[path] = image
+        return image
 
     def _patch(self, rng: np.random.Generator) -> tuple[Image, Image]:
         for attempt in range(20):
-            ir, vi = self._cut(rng)
-            if attempt == 19 or not (_low_contrast(ir) or _low_contrast(vi)):
+            first, second = self._cut(rng)
+            if attempt == 19 or not (_low_contrast(first) or _low_contrast(second)):
                 break
         turns, flip = int(rng.integers(4)), int(rng.integers(2))
-        ir, vi = (np.rot90(x, turns)[:, :: 1 - 2 * flip] for x in (ir, vi))
+        first, second = (np.rot90(x, turns)[:, :: 1 - 2 * flip] for x in (first, second))
         if rng.random() < self._recipe.invert:
-            ir = 1 - ir
-        return self._jitter(ir, rng), self._jitter(vi, rng)
+            first = 1 - first
+        tone = self._tone(rng)
+        other = tone if self._recipe.shared_jitter else None
+        return self._jitter(first, tone, rng), self._jitter(second, other, rng)
 
     def _cut(self, rng: np.random.Generator) -> tuple[Image, Image]:
-        ir, vi = self._load(int(rng.integers(len(self._pairs))))
+        example = self._examples[int(rng.integers(len(self._examples)))]
+        first, second = (self._load(path) for path in example.images)
         crop = self._recipe.crop
-        height, width = ir.shape
+        edge = min(self._recipe.margin, (min(first.shape) - SMALLEST) // 2)
+        height, width = (n - 2 * edge for n in first.shape)
         # An image smaller than the patch is enlarged until its shorter side fills it.
         scale = max(rng.uniform(*self._recipe.scale), crop / height, crop / width)
         span = round(crop / scale)  # pixels of the source that become the patch
-        top, left = rng.integers(height - span + 1), rng.integers(width - span + 1)
-        cut = (as_float(x[top : top + span, left : left + span]) for x in (ir, vi))
+        top, left = (edge + rng.integers(n - span + 1) for n in (height, width))
+        cut = (as_float(x[top : top + span, left : left + span]) for x in (first, second))
         way = cv2.INTER_AREA if span > crop else cv2.INTER_LINEAR
         a, b = (x if span == crop else cv2.resize(x, (crop, crop), interpolation=way) for x in cut)
         return a, b  # type: ignore[return-value]
 
-    def _jitter(self, patch: Image, rng: np.random.Generator) -> Image:
-        r = self._recipe
-        patch = patch ** np.float32(_log_uniform(rng, r.gamma)) * np.float32(_log_uniform(rng, r.gain))
-        sigma = rng.uniform(0, r.noise)
+    def _tone(self, rng: np.random.Generator) -> tuple[float, float]:
+        """Exponent and factor of one image, or of both."""
+        return _log_uniform(rng, self._recipe.gamma), _log_uniform(rng, self._recipe.gain)
+
+    def _jitter(self, patch: Image, tone: tuple[float, float] | None, rng: np.random.Generator) -> Image:
+        gamma, gain = tone or self._tone(rng)
+        patch = patch ** np.float32(gamma) * np.float32(gain)
+        sigma = rng.uniform(0, self._recipe.noise)
         patch = patch + rng.standard_normal(patch.shape, dtype=np.float32) * np.float32(sigma)
         clipped: Image = np.clip(patch, 0, 1, dtype=np.float32)
         return clipped

@@ -75,3 +75,28 @@ class DirectLoss(nn.Module):
             "gradient": r.gradient * gradient,
             "ssim": r.ssim * (1 - likeness.mean()),
         }
+
+
+def distance(x: Tensor, y: Tensor, gradient: float, valid: Tensor | None = None) -> Tensor:
+    """L of EMMA's Eq. (4): L1, plus `gradient` times the L1 of Sobel gradients, over the valid pixels.
+
+    The release weighs the gradients by 1 and has Sobel kernels half as large: that is a `gradient` of 0.5.
+    A gradient counts where all nine pixels that it comes from are valid.
+    """
+    difference = x - y
+    total = masked_mean(difference.abs(), valid)
+    if gradient:
+        whole = None if valid is None else -F.max_pool2d(-valid, 3, stride=1, padding=1)
+        total = total + gradient * masked_mean(sobel(difference).abs(), whole)  # the gradient is linear
+    return total
+
+
+def masked_mean(x: Tensor, valid: Tensor | None) -> Tensor:
+    """Mean of B×C×H×W over the pixels where B×1×H×W is 1; an image without any counts as 0.
+
+    The mean over images of each one's mean: a batch can be shared by processes without changing it.
+    """
+    if valid is None:
+        return x.mean()
+    axes = (1, 2, 3)
+    return ((x * valid).sum(axes) / (valid.sum(axes) * x.shape[1]).clamp_min(1)).mean()

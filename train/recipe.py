@@ -28,6 +28,8 @@ class DataRecipe:
     gain: tuple[float, float] = (1.0, 1.0)  # random factor, each source on its own (log-uniform)
     noise: float = 0.0  # largest standard deviation of added noise, in [0, 1] units
     invert: float = 0.0  # probability of black-hot infrared
+    shared_jitter: bool = False  # one exponent and factor for both images: they stay each other's picture
+    margin: int = 0  # pixels at the border that no patch takes, as far as an image has room
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,52 @@ class LossRecipe:
 
 
 @dataclass(frozen=True)
+class SensingRecipe:
+    """What a pseudo-sensing module learns (`sensing.SensingObjective`)."""
+
+    target: str = "ir"  # "ir" for A_i, "vi" for A_v
+    loss: str = "mse"  # "mse" (release) or "l1" (paper)
+
+
+@dataclass(frozen=True)
+class EmmaRecipe:
+    """Weights of Eq. (4): alpha0·L(A_i f, i) + alpha1·L(A_v f, v) + alpha2·L(T f, F(A_i T f, A_v T f))."""
+
+    alpha0: float = 1.0  # 1 in paper and release
+    alpha1: float = 1.0  # 1 in paper and release
+    alpha2: float = 0.1  # 10 in the paper, 0.1 in the release
+    gradient: float = 0.0  # L = L1 + this · L1 of Sobel gradients; 0 is the paper's, 0.5 the release's
+    sensing: bool = True  # False compares f itself with i and v (the paper's Exp. II)
+    equivariant_batch: int = 0  # images of the batch that the third term takes; 0 is all
+    target_gradient: bool = True  # whether the third term pulls T f, too, towards the re-fused image
+    input_gradient: bool = True  # whether it reaches f through A_i and A_v; without, only through F
+
+
+@dataclass(frozen=True)
+class TransformRecipe:
+    """The transformation group of the third term (`transforms.TransformationGroup`)."""
+
+    mode: str = "sampled"  # "sampled": random ones per image; "full": the release's ten of each image
+    count: int = 1  # sampled: transformations per image
+    shifts: int = 3  # full: how many; sampled: 0 leaves the kind out, and so below
+    rotations: int = 3  # full: from 10° on, evenly; sampled: any angle
+    reflections: int = 3  # the first n of horizontal, vertical, both
+    right_angles: bool = False  # rotations by multiples of 90° only: no interpolation, no border
+
+
+@dataclass(frozen=True)
 class OptimRecipe:
     """How the weights are stepped."""
 
     steps: int = 10_000
     batch: int = 4
-    learning_rate: float = 1e-3  # Adam; linear warm-up, then cosine decay to a hundredth
+    learning_rate: float = 1e-3  # Adam's, after a linear warm-up
     warmup: int = 200  # steps
+    schedule: str = "cosine"  # then: "cosine" to a hundredth at the last step, or "halving" (paper, release)
+    halve_every: int = 0  # steps, counted from the first one; for "halving"
     clip: float = 1.0  # largest norm of the gradient
     ema: float = 0.999  # decay of the averaged weights, which are the ones kept
+    precision: str = "fp32"  # or "bf16": mixed precision, for devices with bfloat16 arithmetic
 
 
 @dataclass(frozen=True)
@@ -60,12 +99,25 @@ class Recipe:
     model: str
     seed: int
     validate_every: int
+    network: dict[str, object]  # options of the model, as its class takes them (`models.create`)
     data: DataRecipe
     loss: LossRecipe
+    sensing: SensingRecipe | None  # None where the recipe has no such section: it is of another paradigm
+    emma: EmmaRecipe | None
+    transforms: TransformRecipe
     optim: OptimRecipe
     text: str  # the TOML as read; stored in the checkpoint
 
 
+SECTIONS: dict[str, type] = {
+    "data": DataRecipe,
+    "loss": LossRecipe,
+    "sensing": SensingRecipe,
+    "emma": EmmaRecipe,
+    "transforms": TransformRecipe,
+    "optim": OptimRecipe,
+}
+PARADIGMS = ("sensing", "emma")  # sections that make a recipe one of a paradigm; without one it is direct
 Section = TypeVar("Section")
 
 # The allowed range of what a number alone can get wrong: lowest, highest. All numbers are finite anyway.
@@ -79,16 +131,28 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "gain": (1e-3, 1e3),
         "noise": (0, math.inf),
         "invert": (0, 1),
+        "margin": (0, 64),
     },
     "loss": dict.fromkeys(("intensity", "gradient", "ssim", "infrared_exponent"), (0, math.inf)),
+    "emma": dict.fromkeys(("alpha0", "alpha1", "alpha2", "gradient", "equivariant_batch"), (0, math.inf)),
+    "transforms": {"count": (1, 64), "shifts": (0, 64), "rotations": (0, 64), "reflections": (0, 3)},
     "optim": {
         "steps": (1, math.inf),
         "batch": (1, math.inf),
         "learning_rate": (1e-12, math.inf),
         "warmup": (0, math.inf),
+        "halve_every": (0, math.inf),
         "clip": (1e-12, math.inf),
         "ema": (0, 1),
     },
+}
+
+CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
+    ("sensing", "target"): ("ir", "vi"),
+    ("sensing", "loss"): ("mse", "l1"),
+    ("transforms", "mode"): ("sampled", "full"),
+    ("optim", "schedule"): ("cosine", "halving"),
+    ("optim", "precision"): ("fp32", "bf16"),
 }
 
 
@@ -97,7 +161,7 @@ def _is_number(value: object) -> bool:
 
 
 def _check_ranges(table: dict[str, Any], section: str, where: str) -> None:
-    for key, (low, high) in RANGES[section].items():
+    for key, (low, high) in RANGES.get(section, {}).items():
         if key not in table:
             continue
         value = table[key]
@@ -120,10 +184,13 @@ def _section(kind: type[Section], table: Any, section: str, where: str) -> Secti
         if isinstance(default, tuple):
             if not (isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))):
                 raise InputError(f"{where}: '{key}' must be a list of two numbers, got {value!r}")
-        elif isinstance(value, bool) or not isinstance(
+        elif isinstance(value, bool) is not isinstance(default, bool) or not isinstance(
             value, (int, float) if isinstance(default, float) else type(default)
         ):
             raise InputError(f"{where}: '{key}' must be a {type(default).__name__}, got {value!r}")
+        choices = CHOICES.get((section, key))
+        if choices and value not in choices:
+            raise InputError(f"{where}: '{key}' must be one of {', '.join(choices)}, got {value!r}")
     _check_ranges(table, section, where)
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
 
@@ -137,21 +204,53 @@ def load_recipe(path: Path) -> Recipe:
         raise InputError(f"cannot read recipe {path}: {e.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise InputError(f"recipe {path} is not valid TOML: {e}") from None
-    sections = {"data": DataRecipe, "loss": LossRecipe, "optim": OptimRecipe}
     scalars: dict[str, type] = {"name": str, "model": str, "seed": int, "validate_every": int}
     for key in table:
-        if key not in sections and key not in scalars:
-            raise InputError(f"{path}: unknown key '{key}'; expected {', '.join([*scalars, *sections])}")
+        if key not in SECTIONS and key not in scalars and key != "network":
+            expected = ", ".join([*scalars, "network", *SECTIONS])
+            raise InputError(f"{path}: unknown key '{key}'; expected {expected}")
     for key, kind in scalars.items():
         if not isinstance(table.get(key), kind) or isinstance(table.get(key), bool):
             raise InputError(f"{path}: '{key}' must be given as {kind.__name__}, got {table.get(key)!r}")
     _check_ranges(table, "", str(path))
+    network = table.get("network", {})
+    if not isinstance(network, dict):
+        raise InputError(f"{path} [network]: expected a table, got {network!r}")
     parts: dict[str, Any] = {
-        name: _section(kind, table.get(name, {}), name, f"{path} [{name}]") for name, kind in sections.items()
+        name: None
+        if name in PARADIGMS and name not in table
+        else _section(kind, table.get(name, {}), name, f"{path} [{name}]")
+        for name, kind in SECTIONS.items()
     }
-    recipe = Recipe(**{k: table[k] for k in scalars}, **parts, text=text)
+    recipe = Recipe(**{k: table[k] for k in scalars}, network=network, **parts, text=text)
+    _check_together(recipe, path)
+    return recipe
+
+
+def paradigm_of(recipe: Recipe) -> str:
+    """The section that makes it one of a paradigm, or "" for direct training."""
+    return next((name for name in PARADIGMS if getattr(recipe, name) is not None), "")
+
+
+def _check_together(recipe: Recipe, path: Path) -> None:
+    """What no key gets wrong on its own."""
     if recipe.data.crop % 8:
         raise InputError(f"{path} [data]: 'crop' must be a multiple of 8, got {recipe.data.crop}")
     if not recipe.data.validation:
         raise InputError(f"{path} [data]: 'validation' must name a file with one pair's stem a line")
-    return recipe
+    if (recipe.optim.schedule == "halving") != bool(recipe.optim.halve_every):
+        raise InputError(
+            f"{path} [optim]: 'halve_every' must be given with schedule = \"halving\", and only with it; "
+            f"got {recipe.optim.schedule!r} and {recipe.optim.halve_every}"
+        )
+    if recipe.sensing and recipe.emma:
+        raise InputError(f"{path} has both [sensing] and [emma]: these are two trainings, with a recipe each")
+    if recipe.sensing and recipe.data.invert:
+        raise InputError(f"{path} [data]: 'invert' would part a fused image from its source; expected 0")
+    group = recipe.transforms
+    if not (group.shifts or group.rotations or group.reflections):
+        raise InputError(f"{path} [transforms]: 'shifts', 'rotations' and 'reflections' are all 0")
+    if recipe.emma:
+        weights = recipe.emma.alpha0, recipe.emma.alpha1, recipe.emma.alpha2
+        if not any((*weights, recipe.loss.intensity, recipe.loss.gradient, recipe.loss.ssim)):
+            raise InputError(f"{path}: every term of the loss has the weight 0")

@@ -10,6 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from train.__main__ import main
+from train.checkpoint import save_checkpoint
+from train.models.pseudo_sensing import PseudoSensing
+from train.trainer import Trainer
+
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 
 RECIPE = """
@@ -32,6 +37,36 @@ batch = 2
 warmup = 2
 """
 
+EMMA = """
+name = "tiny-emma"
+model = "ufuser"
+seed = 5
+validate_every = 2
+
+[data]
+validation = "validation.txt"
+crop = 16
+shared_jitter = true
+gamma = [0.8, 1.25]
+
+[emma]
+gradient = 0.5
+equivariant_batch = 2
+
+[transforms]
+count = 2
+
+[loss]
+intensity = 0.5
+gradient = 0.0
+ssim = 0.0
+
+[optim]
+steps = 4
+batch = 2
+warmup = 1
+"""
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
@@ -51,26 +86,85 @@ def reference() -> Path:
     return folder
 
 
+def make_pairs(root: Path, sizes: dict[str, tuple[int, int]]) -> Path:
+    """`root` with textured ir/NAME.png and vi/NAME.png of each (height, width)."""
+    rng = np.random.default_rng(0)
+    for side in ("ir", "vi"):
+        (root / side).mkdir(parents=True, exist_ok=True)
+        for name, size in sizes.items():
+            image = rng.integers(0, 256, size, dtype=np.uint8)
+            assert cv2.imwrite(str(root / side / f"{name}.png"), image)
+    return root
+
+
+def make_project(root: Path) -> Path:
+    """`root` with data/ (four pairs) and tiny.toml, which keeps the pair `d` for validation."""
+    make_pairs(root / "data", {"a": (24, 32), "b": (40, 36), "c": (33, 21), "d": (43, 50)})
+    (root / "tiny.toml").write_text(RECIPE, encoding="utf-8")
+    (root / "validation.txt").write_text("d\n", encoding="utf-8")
+    return root
+
+
+def make_emma_project(root: Path) -> Path:
+    """A project with emma.toml and random A_i.safetensors and A_v.safetensors of width 1, too."""
+    make_project(root)
+    (root / "emma.toml").write_text(EMMA, encoding="utf-8")
+    torch.manual_seed(7)
+    for name, target in (("A_i", "ir"), ("A_v", "vi")):
+        state = PseudoSensing(width=1).state_dict()
+        path = root / f"{name}.safetensors"
+        save_checkpoint(path, state, "pseudo_sensing", "", {"target": target}, {"width": 1})
+    return root
+
+
 @pytest.fixture
 def write_pairs() -> Callable[..., Path]:
     """write_pairs(root, {"name": (height, width), …}) → root with textured ir/NAME.png and vi/NAME.png."""
-
-    def write(root: Path, sizes: dict[str, tuple[int, int]]) -> Path:
-        rng = np.random.default_rng(0)
-        for side in ("ir", "vi"):
-            (root / side).mkdir(parents=True, exist_ok=True)
-            for name, size in sizes.items():
-                image = rng.integers(0, 256, size, dtype=np.uint8)
-                assert cv2.imwrite(str(root / side / f"{name}.png"), image)
-        return root
-
-    return write
+    return make_pairs
 
 
 @pytest.fixture
-def project(tmp_path: Path, write_pairs: Callable[..., Path]) -> Path:
+def project(tmp_path: Path) -> Path:
     """A folder with data/ (four pairs) and tiny.toml, which keeps the pair `d` for validation."""
-    write_pairs(tmp_path / "data", {"a": (24, 32), "b": (40, 36), "c": (33, 21), "d": (43, 50)})
-    (tmp_path / "tiny.toml").write_text(RECIPE, encoding="utf-8")
-    (tmp_path / "validation.txt").write_text("d\n", encoding="utf-8")
-    return tmp_path
+    return make_project(tmp_path)
+
+
+@pytest.fixture
+def emma_project(tmp_path: Path) -> Path:
+    """`project` with emma.toml and random A_i.safetensors and A_v.safetensors of width 1."""
+    return make_emma_project(tmp_path)
+
+
+@pytest.fixture
+def emma_words() -> Callable[..., list[str]]:
+    """emma_words(project, out, …) → the command line that trains by emma.toml, and more words."""
+    return command_line
+
+
+def command_line(project: Path, out: Path, *more: object) -> list[str]:
+    words = ["emma", "--recipe", project / "emma.toml", "--data", project / "data", "--out", out]
+    modules = ["--sensing-ir", project / "A_i.safetensors", "--sensing-vi", project / "A_v.safetensors"]
+    return [*map(str, [*words, *modules, "--threads", 1, *more])]
+
+
+@pytest.fixture(scope="session")
+def emma_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An `emma_project` with two runs of one process: one/, and half/, interrupted after step 3 of 4.
+
+    Files are replaced whole, so what an interruption leaves is what a kill leaves (`test_trainer.py`).
+    """
+    root = make_emma_project(tmp_path_factory.mktemp("emma"))
+    torch.set_num_threads(1)
+    assert main(command_line(root, root / "one")) == 0
+    step = Trainer._train_step
+
+    def interrupted(trainer: Trainer) -> dict[str, float]:
+        if trainer._step == 3:
+            raise KeyboardInterrupt
+        return step(trainer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_train_step", interrupted)
+        assert main(command_line(root, root / "half")) == 130
+    assert torch.load(root / "half" / "last.pt", weights_only=True)["step"] == 2
+    return root

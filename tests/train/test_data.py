@@ -189,6 +189,16 @@ def test_a_batch_depends_on_seed_and_step_alone(pairs: list[Pair], seed: int, st
         assert x.max() <= 1
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_parts_of_a_batch_are_the_batch(pairs: list[Pair], size: int) -> None:
+    """What several processes see together is what one process would have seen."""
+    whole = PatchSampler(pairs, RECIPE, 9).batch(4, 6)
+    for rank in range(size):
+        part = PatchSampler(pairs, RECIPE, 9).batch(4, 6, slice(rank, None, size))
+        for mine, all_of_it in zip(part, whole, strict=True):
+            np.testing.assert_array_equal(mine, all_of_it[rank::size])
+
+
 def test_other_seeds_and_steps_give_other_batches(pairs: list[Pair]) -> None:
     batches = [
         PatchSampler(pairs, RECIPE, seed).batch(step, 1)[0].tobytes() for seed in (1, 2) for step in (0, 1)
@@ -269,10 +279,51 @@ def test_a_flat_image_still_gives_patches(tmp_path: Path) -> None:
     assert np.ptp(ir) == np.ptp(vi) == 0
 
 
-def test_flat_parts_of_an_image_are_avoided(tmp_path: Path) -> None:
-    image = np.full((32, 128), 200, np.uint8)
+@pytest.mark.parametrize("level", [0, 1, 200, 255])
+def test_flat_parts_of_an_image_are_avoided(tmp_path: Path, level: int) -> None:
+    """Black ones, too, which the release's own comparison keeps."""
+    image = np.full((32, 128), level, np.uint8)
     image[:, :48] = RNG.integers(0, 256, (32, 48), dtype=np.uint8)
     assert cv2.imwrite(str(tmp_path / "x.png"), image)
     pair = Pair("x", tmp_path / "x.png", tmp_path / "x.png")
     ir, _ = PatchSampler([pair], PLAIN, 0).batch(0, 32)
     assert sum(np.ptp(x) > 0.1 for x in ir) == 32
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_shared_jitter_gives_both_images_one_tone(tmp_path: Path, shared: bool) -> None:
+    image = RNG.integers(20, 236, (40, 40), dtype=np.uint8)
+    assert cv2.imwrite(str(tmp_path / "x.png"), image)
+    recipe = DataRecipe(
+        validation="-",
+        crop=16,
+        scale=(1.0, 1.0),
+        gamma=(0.5, 2.0),
+        gain=(0.5, 1.5),
+        shared_jitter=shared,
+    )
+    pair = Pair("x", tmp_path / "x.png", tmp_path / "x.png")
+    first, second = PatchSampler([pair], recipe, 0).batch(0, 8)
+    plain = PatchSampler([pair], DataRecipe(validation="-", crop=16, scale=(1.0, 1.0)), 0).batch(0, 8)[0]
+    alike = [np.array_equal(a, b) for a, b in zip(first, second, strict=True)]
+    assert all(alike) if shared else not any(alike)
+    moved = [not np.array_equal(a, b) for a, b in zip(first, plain, strict=True)]
+    assert all(moved)  # there was a tone to share
+    assert len({round(float(x.mean() / y.mean()), 3) for x, y in zip(first, plain, strict=True)}) > 4
+
+
+def test_no_patch_takes_the_margin_as_far_as_the_image_has_room(tmp_path: Path) -> None:
+    image = RNG.integers(0, 100, (40, 56), dtype=np.uint8)
+    image[5:-5, 5:-5] = RNG.integers(120, 256, (30, 46), dtype=np.uint8)
+    assert cv2.imwrite(str(tmp_path / "x.png"), image)
+    pair = Pair("x", tmp_path / "x.png", tmp_path / "x.png")
+    for margin, scale in ((5, (1.0, 1.0)), (5, (0.3, 1.0)), (0, (1.0, 1.0))):
+        recipe = DataRecipe(validation="-", crop=16, scale=scale, margin=margin)
+        patches = PatchSampler([pair], recipe, 0).batch(0, 64)[0]
+        assert (patches.min() >= 120 / 255 - 1e-6) is np.bool_(margin > 0)
+    assert cv2.imwrite(str(tmp_path / "x.png"), image[:20, :20])  # two pixels each side are left
+    recipe = DataRecipe(validation="-", crop=16, scale=(1.0, 1.0), margin=60)
+    patches = PatchSampler([pair], recipe, 0).batch(0, 8)[0]
+    middle = as_float(image[2:18, 2:18])
+    turned = [np.rot90(x, k) for x in (middle, middle[:, ::-1]) for k in range(4)]
+    assert all(any(np.array_equal(p[0], x) for x in turned) for p in patches)

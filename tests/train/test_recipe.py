@@ -8,10 +8,10 @@ import pytest
 
 import train
 from train.errors import InputError
-from train.models import FUSION_MODELS
+from train.models import FUSION_MODELS, SENSING_MODELS, create
 from train.recipe import load_recipe
 
-SHIPPED = sorted((Path(train.__file__).parent / "recipes").glob("*.toml"))
+SHIPPED = sorted((Path(train.__file__).parent / "recipes").rglob("*.toml"))
 HEAD = 'name = "x"\nmodel = "ufuser"\nseed = 1\nvalidate_every = 2\n'
 DATA = '[data]\nvalidation = "v.txt"\n'
 
@@ -22,11 +22,12 @@ def write(tmp_path: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_shipped_recipes_load(path: Path) -> None:
     recipe = load_recipe(path)
     names = (path.parent / recipe.data.validation).read_text(encoding="utf-8").split()
-    assert recipe.model in FUSION_MODELS
+    assert recipe.model in (SENSING_MODELS if recipe.sensing else FUSION_MODELS)
+    create(recipe.model, recipe.network)
     assert names
     assert len(names) == len(set(names))
 
@@ -74,6 +75,36 @@ def test_absent_sections_and_keys_take_the_defaults(tmp_path: Path) -> None:
         (HEAD + DATA + "[optim]\nsteps = 0\n", r"\[optim\]: 'steps' must be at least 1, got 0"),
         (HEAD + DATA + "[optim]\nlearning_rate = inf\n", r"\[optim\]: 'learning_rate' must be at least"),
         (HEAD + DATA + "[optim\n", r"is not valid TOML"),
+        (HEAD + "network = 3\n" + DATA, r"\[network\]: expected a table, got 3"),
+        (HEAD + DATA + "shared_jitter = 1\n", r"\[data\]: 'shared_jitter' must be a bool, got 1"),
+        (HEAD + DATA + "margin = 65\n", r"\[data\]: 'margin' must be from 0 to 64, got 65"),
+        (
+            HEAD + DATA + '[sensing]\ntarget = "uv"\n',
+            r"\[sensing\]: 'target' must be one of ir, vi, got 'uv'",
+        ),
+        (HEAD + DATA + '[sensing]\nloss = "l2"\n', r"\[sensing\]: 'loss' must be one of mse, l1, got 'l2'"),
+        (HEAD + DATA + "[sensing]\n[emma]\n", r"has both \[sensing\] and \[emma\]"),
+        (HEAD + DATA + "invert = 0.1\n[sensing]\n", r"'invert' would part a fused image from its source"),
+        (HEAD + DATA + "[emma]\nalpha2 = -1\n", r"\[emma\]: 'alpha2' must be at least 0, got -1"),
+        (HEAD + DATA + "[emma]\nequivariant_batch = 0.5\n", r"'equivariant_batch' must be a int, got 0\.5"),
+        (
+            HEAD + DATA + "[emma]\nalpha0 = 0\nalpha1 = 0\nalpha2 = 0\n"
+            "[loss]\nintensity = 0\ngradient = 0\nssim = 0\n",
+            r"every term of the loss has the weight 0",
+        ),
+        (HEAD + DATA + '[transforms]\nmode = "half"\n', r"'mode' must be one of sampled, full, got 'half'"),
+        (HEAD + DATA + "[transforms]\ncount = 0\n", r"\[transforms\]: 'count' must be from 1 to 64, got 0"),
+        (
+            HEAD + DATA + "[transforms]\nshifts = 0\nrotations = 0\nreflections = 0\n",
+            r"'shifts', 'rotations' and 'reflections' are all 0",
+        ),
+        (HEAD + DATA + '[optim]\nprecision = "fp16"\n', r"'precision' must be one of fp32, bf16, got 'fp16'"),
+        (HEAD + DATA + '[optim]\nschedule = "step"\n', r"'schedule' must be one of cosine, halving, got"),
+        (HEAD + DATA + '[optim]\nschedule = "halving"\n', r"'halve_every' must be given with schedule"),
+        (
+            HEAD + DATA + "[optim]\nhalve_every = 500\n",
+            r"'halve_every' must be given with .*got 'cosine' and 500",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:

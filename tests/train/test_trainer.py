@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +13,6 @@ import time
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,8 +22,9 @@ from train.checkpoint import load_model, read_checkpoint
 from train.data import find_pairs, split_pairs
 from train.errors import InputError
 from train.losses import DirectLoss
+from train.objective import DirectObjective, pad_to_multiple
 from train.recipe import OptimRecipe, load_recipe
-from train.trainer import Run, Trainer, learning_rate, pad_to_multiple, panel
+from train.trainer import Run, Trainer, learning_rate
 
 
 def arguments(project: Path, *more: str, out: str = "out") -> list[str]:
@@ -54,6 +56,12 @@ def table(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(f))
 
 
+def losses(out: Path) -> list[dict[str, str]]:
+    """The log without what a run doesn't repeat: time and memory."""
+    cost = {"seconds_per_step", "peak_mib"}
+    return [{k: v for k, v in row.items() if k not in cost} for row in table(out)]
+
+
 def change(project: Path, old: str, new: str) -> None:
     text = (project / "tiny.toml").read_text(encoding="utf-8")
     assert old in text
@@ -65,16 +73,22 @@ def test_a_run_killed_and_resumed_is_the_unbroken_run_bit_for_bit(
 ) -> None:
     assert main(arguments(project, out="unbroken")) == 0
     unbroken, out = project / "unbroken", project / "out"
-    said = capsys.readouterr().out
-    assert "tiny: ufuser, 3 pairs to train on, 1 to validate" in said
+    said, bar = capsys.readouterr()
+    assert re.search(r"6/6 \[[\d:]+<[\d:]+, .*loss \d\.\d+, \d+\.\d samples/s", bar)  # time gone and left
+    assert "tiny: ufuser, 3 examples to train on, 1 to validate" in said
     assert str(unbroken / "best.safetensors") in said
 
     # What a run leaves.
     rows = table(unbroken)
     assert [row["step"] for row in rows] == ["2", "4", "6"]
     for row in rows:
-        parts = [float(v) for k, v in row.items() if k.startswith("validation_")]
-        assert sum(parts) == pytest.approx(float(row["validation"]))
+        for side in ("train", "validation"):
+            parts = [float(v) for k, v in row.items() if k.startswith(f"{side}_")]
+            assert len(parts) == 3
+            assert sum(parts) == pytest.approx(float(row[side]))
+        assert float(row["seconds_per_step"]) > 0
+        if sys.platform == "linux":
+            assert 20 < float(row["peak_mib"]) < 20_000
     model, metadata = load_model(unbroken / "best.safetensors", "ufuser")
     assert metadata["recipe"] == (project / "tiny.toml").read_text(encoding="utf-8")
     best = min(rows, key=lambda row: float(row["validation"]))
@@ -86,10 +100,16 @@ def test_a_run_killed_and_resumed_is_the_unbroken_run_bit_for_bit(
     assert shown.shape == (400 * 43 // 50, 3 * 400)
     assert sorted(p.name for p in unbroken.iterdir()) == [
         "best.safetensors",
+        "curve.png",
         "last.pt",
         "log.csv",
         "panel.png",
+        "panel_000002.png",
+        "panel_000004.png",
+        "panel_000006.png",
     ]
+    assert (unbroken / "panel.png").read_bytes() == (unbroken / "panel_000006.png").read_bytes()
+    assert (unbroken / "panel.png").read_bytes() != (unbroken / "panel_000002.png").read_bytes()
     assert not model.training
 
     # A real process, killed after its first checkpoint.
@@ -101,14 +121,15 @@ def test_a_run_killed_and_resumed_is_the_unbroken_run_bit_for_bit(
     assert torch.load(out / "last.pt", weights_only=True)["step"] < 6
 
     assert main(arguments(project, "--resume")) == 0
-    assert (out / "log.csv").read_bytes() == (unbroken / "log.csv").read_bytes()
+    assert losses(out) == losses(unbroken)
     weights, kept = (read_checkpoint(folder / "best.safetensors")[0] for folder in (out, unbroken))
     assert weights.keys() == kept.keys()
     assert all(torch.equal(weights[k], kept[k]) for k in weights)
 
     # A finished run resumed has nothing left to do.
+    before = (out / "log.csv").read_bytes()
     assert main(arguments(project, "--resume")) == 0
-    assert (out / "log.csv").read_bytes() == (unbroken / "log.csv").read_bytes()
+    assert (out / "log.csv").read_bytes() == before
 
 
 def test_ctrl_c_ends_with_one_line_and_130_and_runs_do_not_mix(
@@ -163,6 +184,7 @@ def test_ctrl_c_before_the_first_checkpoint(
         (["--data", "nowhere"], "no folder nowhere"),
         (["--recipe", "none.toml"], "cannot read recipe none.toml"),
         (["--out", __file__], f"cannot make the folder {__file__}"),
+        (["--out", f"{__file__}/below"], f"cannot make the folder {__file__}/below: {__file__} is a file"),
     ],
     ids=lambda x: x[0] if isinstance(x, list) else "",
 )
@@ -176,6 +198,32 @@ def test_bad_arguments_end_in_one_line_and_leave_nothing(
     assert said in error
     assert error.count("\n") == 1
     assert sorted(project.iterdir()) == before
+
+
+@pytest.mark.parametrize("below", ["", "new/run"])
+def test_a_place_that_cannot_be_written_is_found_before_training(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], below: str
+) -> None:
+    locked = project / "locked"
+    locked.mkdir()
+    locked.chmod(0o500)
+    if os.access(locked, os.W_OK):  # to root nothing is locked, but where processes are shown nothing can lie
+        locked = Path("/proc/self")
+        if not locked.is_dir():
+            pytest.skip("root may write anywhere here")
+    monkeypatch.setattr(Trainer, "_train_step", lambda _: pytest.fail("training began"))
+    assert main(arguments(project, "--out", str(locked / below))) == 2
+    assert f"cannot write to {locked} (--out {locked / below}): " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "log.csv", "curve.png"])
+def test_a_folder_in_a_files_place_is_found_before_training(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (project / "out" / name).mkdir(parents=True)
+    monkeypatch.setattr(Trainer, "_train_step", lambda _: pytest.fail("training began"))
+    assert main(arguments(project)) == 2
+    assert f"cannot write {project / 'out' / name}: it is a folder" in capsys.readouterr().err
 
 
 def test_an_unknown_model_in_the_recipe(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,7 +252,7 @@ def small_run(project: Path) -> Run:
 
 def test_running_statistics_are_kept_with_the_averaged_weights(project: Path) -> None:
     run, model = small_run(project), Blend()
-    Trainer(run, model, DirectLoss(run.recipe.loss)).run()
+    Trainer(run, model, DirectObjective(DirectLoss(run.recipe.loss))).run()
     state = torch.load(project / "out" / "last.pt", weights_only=True)
     assert torch.equal(state["average"]["norm.running_mean"], state["model"]["norm.running_mean"])
     assert state["average"]["norm.num_batches_tracked"] == 6
@@ -215,7 +263,7 @@ def test_the_average_forgets_the_random_start_first(project: Path) -> None:
     change(project, "steps = 6", "steps = 1")
     run, model = small_run(project), Blend()
     before = model.mix.weight.detach().clone()
-    Trainer(run, model, DirectLoss(run.recipe.loss)).run()
+    Trainer(run, model, DirectObjective(DirectLoss(run.recipe.loss))).run()
     average = torch.load(project / "out" / "last.pt", weights_only=True)["average"]["mix.weight"]
     assert not torch.equal(before, model.mix.weight)
     torch.testing.assert_close(average, 0.1 * before + 0.9 * model.mix.weight.detach())  # not ema = 0.999
@@ -227,7 +275,7 @@ def test_training_lowers_the_loss(project: Path) -> None:
     change(project, "warmup = 2", "warmup = 2\nlearning_rate = 0.05")
     torch.manual_seed(0)
     run = small_run(project)
-    best = Trainer(run, Blend(), DirectLoss(run.recipe.loss)).run()
+    best = Trainer(run, Blend(), DirectObjective(DirectLoss(run.recipe.loss))).run()
     rows = table(project / "out")
     assert best == min(float(row["validation"]) for row in rows)
     assert best < 0.95 * float(rows[0]["validation"])
@@ -241,7 +289,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_are_lost
         return {"nan": images[0].mean() * float("nan")}
 
     with pytest.raises(InputError, match="gradient is not finite at step 0: lower the learning rate"):
-        Trainer(run, model, poisoned).run()
+        Trainer(run, model, DirectObjective(poisoned)).run()
     assert torch.equal(model.mix.weight, before)
 
 
@@ -256,6 +304,22 @@ def test_the_learning_rate_warms_up_and_decays_to_a_hundredth() -> None:
     assert learning_rate(0, OptimRecipe(steps=5, warmup=0, learning_rate=1.0)) == 1.0
 
 
+def test_the_learning_rate_halves_every_so_many_steps() -> None:
+    optim = OptimRecipe(steps=100, warmup=10, learning_rate=8.0, schedule="halving", halve_every=20)
+    rates = [learning_rate(step, optim) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.8 * k for k in range(1, 11)])
+    assert rates[10:] == [8.0] * 10 + [4.0] * 20 + [2.0] * 20 + [1.0] * 20 + [0.5] * 20
+
+
+def test_the_optimizer_steps_by_the_schedule(project: Path) -> None:
+    """Adam's first steps are as long as its rate: without one, nothing may move."""
+    change(project, "warmup = 2", 'warmup = 0\nlearning_rate = 1e-3\nschedule = "halving"\nhalve_every = 1')
+    run, model = small_run(project), Blend()
+    trainer = Trainer(run, model, DirectObjective(DirectLoss(run.recipe.loss)))
+    trainer.run()
+    assert trainer._optimizer.param_groups[0]["lr"] == 1e-3 * 0.5**5
+
+
 @pytest.mark.parametrize("size", [(16, 16), (17, 24), (23, 31)])
 def test_padding_reflects_at_the_far_borders_only(size: tuple[int, int]) -> None:
     x = torch.rand(1, 1, *size)
@@ -265,13 +329,3 @@ def test_padding_reflects_at_the_far_borders_only(size: tuple[int, int]) -> None
     assert torch.equal(padded[..., : size[0], : size[1]], x)
     if size[0] % 8:
         assert torch.equal(padded[..., size[0], : size[1]], x[..., size[0] - 2, :])
-
-
-def test_the_panel_has_a_row_a_pair_and_does_not_wrap_around() -> None:
-    rows = [[np.full((20, 40), v, np.float32) for v in (-0.5, 0.5, 1.5)] for _ in range(2)]
-    shown = cv2.imdecode(np.frombuffer(panel(rows, width=40), np.uint8), cv2.IMREAD_UNCHANGED)
-    assert shown is not None
-    assert shown.shape == (40, 120)
-    assert [int(shown[0, x]) for x in (0, 60, 119)] == [0, 128, 255]
-    wide = [[np.zeros((16, 20_000), np.float32)] * 3]
-    assert cv2.imdecode(np.frombuffer(panel(wide), np.uint8), cv2.IMREAD_UNCHANGED) is not None

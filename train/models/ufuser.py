@@ -5,12 +5,15 @@ A U-Net whose units are Restormer-CNN blocks: per scale, both sources are encode
 separately, fused, and decoded with skip connections. Where paper and release differ the
 release is followed (channels 8, 16, 32, 32), so that published checkpoints load.
 Attribute names are the release's, because they are the keys of its checkpoints.
+How many blocks each branch has is an option, for the paper's ablations (its Table 2, Exp. IV and V).
 """
 
 # What a module's call returns is Any to PyTorch's types; here it is always a Tensor.
 # mypy: no-warn-return-any
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -109,28 +112,40 @@ class ResidualBlock(nn.Module):
 
 
 class LocalFeature(nn.Module):
-    """Local branch: two residual blocks."""
+    """Local branch: residual blocks, two in the release."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, blocks: int = 2) -> None:
         super().__init__()
-        self.Extraction = nn.Sequential(ResidualBlock(channels), ResidualBlock(channels))
+        self.Extraction = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.Extraction(x)
 
 
 class RestormerCNNBlock(nn.Module):
-    """Restormer-CNN block: B×in×H×W → B×out×H×W, global and local branch side by side."""
+    """Restormer-CNN block: B×in×H×W → B×out×H×W, global and local branch side by side.
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    A branch of no blocks is left out, and the convolution that joins both takes the other one alone.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, global_blocks: int = 1, local_blocks: int = 2
+    ) -> None:
         super().__init__()
         self.embed = _conv3x3(in_channels, out_channels)
-        self.GlobalFeature = GlobalFeature(out_channels)
-        self.LocalFeature = LocalFeature(out_channels)
-        self.FFN = _conv3x3(2 * out_channels, out_channels)
+        blocks = [GlobalFeature(out_channels) for _ in range(global_blocks)]
+        # Not wrapped where it is the only one: the release has no number in its name.
+        self.GlobalFeature = blocks[0] if len(blocks) == 1 else nn.Sequential(*blocks)
+        self.LocalFeature = LocalFeature(out_channels, local_blocks)
+        self.has_global, self.has_local = global_blocks > 0, local_blocks > 0
+        self.FFN = _conv3x3((self.has_global + self.has_local) * out_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.embed(x)
+        if not self.has_local:
+            return self.FFN(self.GlobalFeature(x))
+        if not self.has_global:
+            return self.FFN(self.LocalFeature(x))
         return self.FFN(torch.cat((self.GlobalFeature(x), self.LocalFeature(x)), dim=1))
 
 
@@ -139,33 +154,53 @@ def _up(cin: int, cout: int) -> nn.Sequential:
 
 
 class UFuser(nn.Module):
-    """U-Fuser F(i, v): two B×1×H×W images in [0, 1], H and W multiples of 8 → B×1×H×W in (0, 1)."""
+    """U-Fuser F(i, v): two B×1×H×W images in [0, 1], H and W multiples of 8 → B×1×H×W in (0, 1).
 
-    def __init__(self) -> None:
+    Args:
+        global_blocks: Restormer blocks of a unit's global branch, from full resolution down.
+        local_blocks: residual blocks of its local branch, likewise. 0 leaves a branch out.
+
+    Raises:
+        ValueError: a count below 0, a scale without any block.
+    """
+
+    shape_multiple = 8
+
+    def __init__(
+        self, global_blocks: Sequence[int] = (1, 1, 1, 1), local_blocks: Sequence[int] = (2, 2, 2, 2)
+    ) -> None:
         super().__init__()
-        block = RestormerCNNBlock
+        if min(*global_blocks, *local_blocks) < 0:
+            raise ValueError(f"no number of blocks may be below 0, got {global_blocks} and {local_blocks}")
+        if not all(map(sum, zip(global_blocks, local_blocks, strict=True))):
+            raise ValueError(f"a scale has neither branch: {global_blocks} and {local_blocks}")
+
+        def block(in_channels: int, scale: int) -> RestormerCNNBlock:
+            counts = global_blocks[scale], local_blocks[scale]
+            return RestormerCNNBlock(in_channels, CHANNELS[scale], *counts)
+
         c1, c2, c3, c4 = CHANNELS
         self.V_en_1, self.V_en_2, self.V_en_3, self.V_en_4 = (
-            block(1, c1),
-            block(c1, c2),
-            block(c2, c3),
-            block(c3, c4),
+            block(1, 0),
+            block(c1, 1),
+            block(c2, 2),
+            block(c3, 3),
         )
         self.I_en_1, self.I_en_2, self.I_en_3, self.I_en_4 = (
-            block(1, c1),
-            block(c1, c2),
-            block(c2, c3),
-            block(c3, c4),
+            block(1, 0),
+            block(c1, 1),
+            block(c2, 2),
+            block(c3, 3),
         )
-        self.f_1, self.f_2, self.f_3, self.f_4 = (block(2 * c, c) for c in CHANNELS)
+        self.f_1, self.f_2, self.f_3, self.f_4 = (block(2 * c, k) for k, c in enumerate(CHANNELS))
         self.V_down1, self.V_down2, self.V_down3 = (_conv3x3(c, c, stride=2) for c in CHANNELS[:3])
         self.I_down1, self.I_down2, self.I_down3 = (_conv3x3(c, c, stride=2) for c in CHANNELS[:3])
         self.up4, self.up3, self.up2 = _up(c4, c3), _up(c3, c2), _up(c2, c1)
         self.de_1, self.de_2, self.de_3, self.de_4 = (
-            block(2 * c1, c1),
-            block(2 * c2, c2),
-            block(2 * c3, c3),
-            block(c4, c4),
+            block(2 * c1, 0),
+            block(2 * c2, 1),
+            block(2 * c3, 2),
+            block(c4, 3),
         )
         self.last = nn.Sequential(_conv3x3(c1, 1, bias=True), nn.Sigmoid())
 

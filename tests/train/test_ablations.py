@@ -1,0 +1,150 @@
+"""The recipes of the paper's Table 2: each differs from ours in what it takes away, and all of them train."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from export.rewrite import rewrite
+from train.checkpoint import load_model, save_checkpoint
+from train.data import Pair, PatchSampler
+from train.emma import EmmaObjective, needs_sensing
+from train.errors import InputError
+from train.losses import DirectLoss
+from train.models import FUSION_MODELS, all_options, create
+from train.models.pseudo_sensing import PseudoSensing
+from train.models.ufuser import UFuser
+from train.objective import DirectObjective, Objective
+from train.recipe import Recipe, load_recipe
+from train.sensing import SensingObjective
+from train.trainer import Run, Trainer
+
+RECIPES = Path(train.__file__).parent / "recipes"
+EVERY = sorted(RECIPES.rglob("*.toml"))
+SMALL = {"crop": 32, "margin": 0}
+NO_RESTORMER = {"global_blocks": [0, 0, 0, 0], "local_blocks": [7, 7, 7, 8]}
+NO_RESIDUAL = {"global_blocks": [1, 2, 1, 2], "local_blocks": [0, 0, 0, 0]}
+
+
+def ablation(name: str) -> Recipe:
+    return load_recipe(RECIPES / "ablations" / f"{name}.toml")
+
+
+def differences(recipe: Recipe) -> dict[str, object]:
+    """What a recipe says otherwise than ours.toml, as "section.key"."""
+    ours, other = (dataclasses.asdict(r) for r in (ablation("ours"), recipe))
+    found = {}
+    for section, value in other.items():
+        if section in ("name", "text"):
+            continue
+        if isinstance(value, dict) and section != "network":
+            found |= {f"{section}.{k}": v for k, v in value.items() if v != ours[section][k]}
+        elif value != ours[section]:
+            found[section] = value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("exp1", {"emma.alpha2": 0.0}),
+        ("exp2", {"emma.sensing": False}),
+        ("exp3", {"emma.alpha2": 0.0, "emma.sensing": False}),
+        ("exp4", {"network": NO_RESTORMER}),
+        ("exp5", {"network": NO_RESIDUAL}),
+    ],
+)
+def test_an_ablation_takes_away_what_the_paper_says_and_nothing_else(
+    name: str, expected: dict[str, object]
+) -> None:
+    recipe = ablation(name)
+    assert differences(recipe) == expected
+    assert recipe.emma is not None
+    assert needs_sensing(recipe.emma) == (name != "exp3")
+
+
+def test_the_networks_of_exp_4_and_5_are_as_large_as_the_whole_one() -> None:
+    """ "Ensuring consistent number of parameter by increasing the remaining blocks number" (section 4.1.2)."""
+    counts = {}
+    for name in ("ours", "exp4", "exp5"):
+        with torch.device("meta"):
+            model = create("ufuser", ablation(name).network)
+        counts[name] = sum(p.numel() for p in model.parameters())
+        kinds = {type(m).__name__ for m in model.modules()}
+        assert ("GlobalFeature" in kinds) == (name != "exp4")
+        assert ("ResidualBlock" in kinds) == (name != "exp5")
+    assert counts == {"ours": 1_517_657, "exp4": 1_514_649, "exp5": 1_548_313}  # as the recipes say
+
+
+@pytest.mark.parametrize("path", EVERY, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_every_recipe_trains_a_step(path: Path, project: Path) -> None:
+    """With everything that it says but the size of patch and batch, which cost time."""
+    recipe = load_recipe(path)
+    network = recipe.network if recipe.sensing is None else {**recipe.network, "width": 2}
+    recipe = dataclasses.replace(
+        recipe,
+        network=network,
+        data=dataclasses.replace(recipe.data, **SMALL),  # type: ignore[arg-type]
+        optim=dataclasses.replace(recipe.optim, batch=1),
+        emma=recipe.emma and dataclasses.replace(recipe.emma, equivariant_batch=0),
+    )
+    torch.manual_seed(0)
+    pair = Pair("a", project / "data/ir/b.png", project / "data/vi/b.png")
+    device = torch.device("cpu")
+    model = create(recipe.model, recipe.network)
+    objective: Objective = DirectObjective(DirectLoss(recipe.loss))
+    if recipe.sensing:
+        objective = SensingObjective(recipe.sensing)
+    elif recipe.emma:
+        objective = EmmaObjective(recipe, (PseudoSensing(width=2), PseudoSensing(width=2)), device)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    trainer = Trainer(Run(recipe, [pair], [pair], project / "out", device, False), model, objective)
+    terms = trainer._train_step()
+    assert terms
+    assert all(value > 0 for value in terms.values())
+    moved = [k for k, p in model.named_parameters() if not torch.equal(before[k], p)]
+    # Queries and keys at full resolution have one channel a head: a softmax over one element has no gradient.
+    assert len(moved) > 0.8 * len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("options", [NO_RESTORMER, NO_RESIDUAL, {"global_blocks": [2, 1, 0, 1]}])
+def test_a_checkpoint_says_its_options_and_comes_back_as_that_network(
+    tmp_path: Path, options: dict[str, object]
+) -> None:
+    torch.manual_seed(0)
+    model, path = create("ufuser", options).eval(), tmp_path / "x.safetensors"
+    save_checkpoint(path, model.state_dict(), "ufuser", "", {}, all_options("ufuser", options))
+    loaded, _ = load_model(path)
+    ir, vi = torch.rand(1, 1, 16, 24), torch.rand(1, 1, 16, 24)
+    with torch.no_grad():
+        expected = model(ir, vi)
+        assert torch.equal(loaded(ir, vi), expected)
+        # What export makes of it is the same network, too.
+        torch.testing.assert_close(rewrite(loaded)(ir, vi), expected, atol=1e-5, rtol=0)
+    save_checkpoint(path, model.state_dict(), "ufuser", "", {})  # a checkpoint that doesn't say them
+    with pytest.raises(InputError, match="does not fit UFuser: "):
+        load_model(path)
+
+
+def test_the_default_options_are_the_releases_network() -> None:
+    with torch.device("meta"):
+        plain = UFuser().state_dict()
+        said = create("ufuser", {"global_blocks": [1, 1, 1, 1], "local_blocks": [2, 2, 2, 2]}).state_dict()
+    assert {k: v.shape for k, v in said.items()} == {k: v.shape for k, v in plain.items()}
+    assert all_options("ufuser", {}) == {"global_blocks": (1, 1, 1, 1), "local_blocks": (2, 2, 2, 2)}
+
+
+def test_the_ablations_see_the_same_patches(project: Path) -> None:
+    """Same seed, same data: what differs is the method."""
+    pair = Pair("a", project / "data/ir/b.png", project / "data/vi/b.png")
+    first = None
+    for path in sorted((RECIPES / "ablations").glob("*.toml")):
+        recipe = load_recipe(path)
+        assert recipe.model in FUSION_MODELS
+        batch = PatchSampler([pair], dataclasses.replace(recipe.data, crop=32), recipe.seed).batch(0, 1)[0]
+        first = batch if first is None else first
+        assert (batch == first).all()

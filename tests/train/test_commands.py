@@ -1,0 +1,225 @@
+"""The three stages through the command line, and what it takes to go on with one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from train.__main__ import main
+from train.checkpoint import load_sensing, read_checkpoint, save_checkpoint
+from train.models.ufuser import UFuser
+from train.trainer import Trainer
+
+Words = Callable[..., list[str]]
+SENSING = """
+name = "tiny-sensing"
+model = "pseudo_sensing"
+seed = 4
+validate_every = 2
+
+[network]
+width = 2
+
+[sensing]
+target = "TARGET"
+loss = "l1"
+
+[data]
+validation = "validation.txt"
+crop = 16
+shared_jitter = true
+gamma = [0.8, 1.25]
+margin = 2
+
+[optim]
+steps = 4
+batch = 2
+warmup = 1
+"""
+
+
+def run(*words: object) -> subprocess.CompletedProcess[str]:
+    """The real command, in a process of its own; emma's runs so in `test_processes.py`."""
+    command = [sys.executable, "-m", "train", *map(str, words), "--threads", "1"]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
+
+
+def sensing(project: Path, target: str, *more: object) -> list[str]:
+    recipe = project / f"sensing_{target}.toml"
+    recipe.write_text(SENSING.replace("TARGET", target), encoding="utf-8")
+    words = ["sensing", "--recipe", recipe, "--data", project / "data", "--out", project / target]
+    return [*map(str, [*words, *more])]
+
+
+def losses(out: Path) -> list[dict[str, str]]:
+    with (out / "log.csv").open(newline="") as f:
+        rows = list(csv.DictReader(f))
+    return [{k: v for k, v in row.items() if k not in ("seconds_per_step", "peak_mib")} for row in rows]
+
+
+def refused(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
+    capsys.readouterr()
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    return said
+
+
+def test_all_three_stages_from_two_folders_of_images(
+    emma_project: Path, emma_words: Words, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = emma_project
+    (project / "A_i.safetensors").unlink()
+    (project / "A_v.safetensors").unlink()
+
+    done = run(*sensing(project, "ir"))  # with all built-in fusers
+    assert done.returncode == 0, done.stderr
+    assert "pseudo ground truth for 'ir': laplacian, wavelet, guided, mean" in done.stdout
+    assert (
+        "tiny-sensing: pseudo_sensing, 12 examples to train on, 1 to validate" in done.stdout
+    )  # 3 pairs, 4 fusers
+    assert sorted(p.name for p in (project / "ir" / "pseudo").iterdir()) == [
+        "guided",
+        "laplacian",
+        "mean",
+        "wavelet",
+    ]
+    fused = project / "ir" / "pseudo" / "guided"
+    assert main(sensing(project, "vi", "--pseudo", fused, "mean")) == 0  # a folder, and a fuser
+    notes = json.loads(read_checkpoint(project / "vi" / "best.safetensors")[1]["notes"])
+    assert notes["target"] == "vi"
+    assert notes["pseudo"] == ["pseudo/guided", "mean"]
+    for target in ("ir", "vi"):
+        assert not load_sensing(project / target / "best.safetensors", target).training
+        (project / target / "best.safetensors").rename(project / f"A_{target[0]}.safetensors")
+        rows = losses(project / target)
+        assert [row["step"] for row in rows] == ["2", "4"]
+        assert rows[0].keys() == {"step", "train", "validation", "train_l1", "validation_l1"}
+
+    assert main(emma_words(project, project / "out")) == 0
+    assert "tiny-emma: ufuser, 3 examples to train on, 1 to validate" in capsys.readouterr().out
+    state, metadata = read_checkpoint(project / "out" / "best.safetensors")
+    assert state.keys() == UFuser().state_dict().keys()
+    assert metadata["recipe"] == (project / "emma.toml").read_text(encoding="utf-8")
+    assert {"sensing_ir", "sensing_vi", "pairs"} <= json.loads(metadata["notes"]).keys()
+    rows = losses(project / "out")
+    assert {"train_sensing_ir", "train_sensing_vi", "train_equivariance"} <= rows[0].keys()
+    shown = cv2.imread(str(project / "out" / "panel.png"), cv2.IMREAD_UNCHANGED)
+    assert shown is not None
+    assert shown.shape[1] == 5 * 400  # infrared, visible, fused, A_i f, A_v f
+    curve = cv2.imread(str(project / "out" / "curve.png"))
+    assert curve is not None
+    assert curve.std() > 10
+
+
+def test_emma_interrupted_and_resumed_is_the_unbroken_run(
+    emma_runs: Path, emma_words: Words, tmp_path: Path
+) -> None:
+    out = tmp_path / "resumed"
+    shutil.copytree(emma_runs / "half", out)
+    assert main(emma_words(emma_runs, out, "--resume")) == 0
+    assert losses(out) == losses(emma_runs / "one")
+    ends = [torch.load(k / "last.pt", weights_only=True)["model"] for k in (out, emma_runs / "one")]
+    assert all(torch.equal(ends[0][k], ends[1][k]) for k in ends[0])
+
+
+def test_a_run_goes_on_only_with_what_it_began_with(
+    emma_project: Path, emma_words: Words, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = emma_project
+    torch.manual_seed(1)
+    for name in ("first", "second"):
+        save_checkpoint(project / f"{name}.safetensors", UFuser().state_dict(), "ufuser", "", {})
+    assert main(emma_words(project, project / "out", "--init", project / "first.safetensors")) == 0
+    notes = json.loads(read_checkpoint(project / "out" / "best.safetensors")[1]["notes"])
+    assert len(notes["init"]) == 64  # its digest
+    monkeypatch.setattr(Trainer, "_train_step", lambda _: pytest.fail("training went on"))
+
+    again = emma_words(project, project / "out", "--resume", "--init", project / "first.safetensors")
+    assert main(again) == 0  # all steps are done: nothing to do, and nothing to complain of
+    assert "trained with another --init: resume" in refused(
+        capsys, emma_words(project, project / "out", "--resume")
+    )
+    other = emma_words(project, project / "out", "--resume", "--init", project / "second.safetensors")
+    assert "trained with another --init: resume" in refused(capsys, other)
+
+    state, metadata = read_checkpoint(project / "A_v.safetensors")
+    other_state = {k: v + 1 for k, v in state.items()}
+    save_checkpoint(
+        project / "A_v.safetensors", other_state, metadata["model"], "", {"target": "vi"}, {"width": 1}
+    )
+    assert "trained with another --sensing-vi: resume" in refused(capsys, again)
+
+
+def test_a_run_does_not_go_on_with_other_pairs(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [
+        "direct",
+        "--recipe",
+        project / "tiny.toml",
+        "--data",
+        project / "data",
+        "--out",
+        project / "out",
+    ]
+    direct = [*map(str, words), "--threads", "1"]
+    text = (project / "tiny.toml").read_text(encoding="utf-8")
+    (project / "tiny.toml").write_text(text.replace("steps = 6", "steps = 1"), encoding="utf-8")
+    assert main(direct) == 0
+    monkeypatch.setattr(Trainer, "_train_step", lambda _: pytest.fail("training went on"))
+    assert main([*direct, "--resume"]) == 0
+    for side in ("ir", "vi"):
+        (project / "data" / side / "a.png").rename(project / "data" / side / "e.png")
+    said = refused(capsys, [*direct, "--resume"])
+    assert "was trained with another set of pairs (--data): resume with what it began with" in said
+    for side in ("ir", "vi"):
+        (project / "data" / side / "e.png").rename(project / "data" / side / "a.png")
+    (project / "validation.txt").write_text("c\n", encoding="utf-8")  # the same pairs, split otherwise
+    assert "another set of pairs" in refused(capsys, [*direct, "--resume"])
+
+
+def test_swapped_missing_and_foreign_sensing_modules_are_refused(
+    emma_project: Path, emma_words: Words, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = emma_project
+    ir, vi = project / "A_i.safetensors", project / "A_v.safetensors"
+    swapped = refused(capsys, emma_words(project, project / "out", "--sensing-ir", vi, "--sensing-vi", ir))
+    assert f"{vi} was trained to sense 'vi', expected 'ir'" in swapped
+    alone = emma_words(project, project / "out")
+    del alone[alone.index("--sensing-vi") : alone.index("--sensing-vi") + 2]
+    assert "expected both --sensing-ir and --sensing-vi, or neither" in refused(capsys, alone)
+    del alone[alone.index("--sensing-ir") : alone.index("--sensing-ir") + 2]
+    assert "expected --sensing-ir A_i.safetensors" in refused(capsys, alone)
+    save_checkpoint(project / "f.safetensors", UFuser().state_dict(), "ufuser", "", {})
+    said = refused(capsys, emma_words(project, project / "out", "--sensing-ir", project / "f.safetensors"))
+    assert "holds the model 'ufuser', expected one of pseudo_sensing" in said
+    assert not (project / "out").exists()
+
+
+def test_a_recipe_of_another_stage_and_a_crop_that_does_not_fit(
+    emma_project: Path, emma_words: Words, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = emma_project
+    words = sensing(project, "ir")
+    as_direct = ["direct", *words[1:]]
+    assert "sensing_ir.toml is for `python -m train sensing`: expected one without" in refused(
+        capsys, as_direct
+    )
+    words[words.index("--recipe") + 1] = str(project / "emma.toml")
+    assert "emma.toml is for `python -m train emma`: expected one with a section" in refused(capsys, words)
+    recipe = project / "sensing_vi.toml"
+    words = sensing(project, "vi")
+    recipe.write_text(recipe.read_text(encoding="utf-8").replace("crop = 16", "crop = 24"), encoding="utf-8")
+    assert "'crop' must be a multiple of 16 for pseudo_sensing, got 24" in refused(capsys, words)
+    assert not (project / "ir").exists()

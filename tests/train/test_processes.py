@@ -1,0 +1,91 @@
+"""Several processes train as one would: the same loss with the same batch, one writes, any number resumes."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from train.errors import InputError
+from train.processes import ALONE, Share, first_alone, has_own_statistics, joined, mean_over, wait
+
+NUMBERS = ("train", "validation", "train_equivariance", "validation_sensing_vi")
+
+
+def torchrun(words: list[str], processes: int = 2) -> subprocess.CompletedProcess[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "train"]
+    command = [sys.executable, *launcher, *words]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
+
+
+def log(out: Path) -> list[dict[str, float]]:
+    with (out / "log.csv").open(newline="") as f:
+        return [{k: float(row[k]) for k in NUMBERS} for row in csv.DictReader(f)]
+
+
+def test_two_processes_train_and_resume_as_one_does(
+    emma_runs: Path, emma_words: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """Real processes over gloo, EMMA's loss: an image for each, with random transformations."""
+    one, two, resumed = emma_runs / "one", tmp_path / "two", tmp_path / "resumed"
+    done = torchrun(emma_words(emma_runs, two))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("best validation loss") == 1  # one of them speaks
+    assert sorted(p.name for p in two.iterdir()) == sorted(p.name for p in one.iterdir())
+
+    shutil.copytree(emma_runs / "half", resumed)
+    done = torchrun(emma_words(emma_runs, resumed, "--resume"))
+    assert done.returncode == 0, done.stderr
+
+    weights = torch.load(one / "last.pt", weights_only=True)["average"]
+    for out in (two, resumed):
+        for row, expected in zip(log(out), log(one), strict=True):
+            assert row == pytest.approx(expected, rel=1e-4)
+        found = torch.load(out / "last.pt", weights_only=True)["average"]
+        # Adam's first steps go by the signs of gradients, so that rounding can turn single weights around.
+        far = torch.cat([(found[k] - weights[k]).abs().flatten() for k in weights])
+        assert (far > 1e-5).float().mean() < 0.01
+
+
+def test_a_batch_that_cannot_be_shared_and_one_gpu_for_all_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Share(1, 2).divide(6, "a 'batch'") == 3
+    with pytest.raises(InputError, match=r"a 'batch' of 6 can't be shared evenly by 4 processes"):
+        Share(1, 4).divide(6, "a 'batch'")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with (
+        pytest.raises(InputError, match="--device cuda:1 for 2 processes: expected --device cuda, a GPU for"),
+        joined("cuda:1"),
+    ):
+        pass
+
+
+def test_without_torchrun_a_process_is_on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "7")  # as a cluster's scheduler may set it
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    with joined("cpu") as (share, device):
+        assert (share, device.type) == (ALONE, "cpu")
+        assert share.first
+        assert mean_over([1.0, 2.0], share, device) == [1.0, 2.0]
+        wait(share)
+        with first_alone(share):
+            pass
+        norm = nn.Sequential(nn.BatchNorm2d(1))
+        assert not has_own_statistics(norm, share)
+        assert has_own_statistics(norm, Share(0, 2))
+        assert not has_own_statistics(nn.Sequential(nn.Conv2d(1, 1, 1)), Share(0, 2))
+
+
+def test_the_shares_are_the_whole_and_nothing_twice() -> None:
+    for size in (1, 2, 3):
+        taken = [k for rank in range(size) for k in range(12)[Share(rank, size).part]]
+        assert sorted(taken) == list(range(12))
