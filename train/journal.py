@@ -10,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 Row = dict[str, float | None]  # a line of log.csv; None where it can't be known
 
@@ -81,6 +80,8 @@ def table(log: list[Row]) -> bytes:
 
 def curve(log: list[Row], title: str) -> bytes:
     """A PNG of the loss and of each of its terms over steps: dashed in training, solid in validation."""
+    from matplotlib.figure import Figure  # slow to import: only where a curve is drawn
+
     figure = Figure(figsize=(11, 4.5), dpi=100)
     steps = [row["step"] for row in log]
     names = [key.removeprefix("validation_") for key in log[0] if key.startswith("validation_")]

@@ -143,18 +143,18 @@ def find_offset(ir: Recording, vi: Recording, farthest: float = 1.0) -> TimeOffs
         )
     if ir.inside is not None:
         slow, fast = (slow[0], slow[1][:, ir.inside]), (fast[0], fast[1][:, ir.inside])
-    lags = np.arange(-farthest, farthest + _STEP / 2, _STEP)
+    everywhere = np.arange(-farthest, farthest + _STEP / 2, span / 4)
+    rough = everywhere[np.argmax(_products(slow, fast, everywhere, farthest).sum(axis=1))]
+    lags = rough + np.arange(-round(span / _STEP), round(span / _STEP) + 1) * _STEP
     products = _products(slow, fast, lags, farthest)
     scores = products.sum(axis=1)
     whole, agreement = _top(lags, scores), float(scores.max())
-    if agreement < _WEAKEST or abs(whole) > farthest - 2 * _STEP:
+    if agreement < _WEAKEST or abs(whole) > farthest - span / 2:
         raise InputError(
             f"what moves in infrared and in visible agrees by {agreement:.2f} only: expected a recording of some "
             f"ten seconds in which people or cars move before both cameras"
         )
-    return TimeOffset(
-        sign * whole, _spread(lags, products, whole, span), agreement, (len(ir.stamps), len(vi.stamps))
-    )
+    return TimeOffset(sign * whole, _spread(lags, products), agreement, (len(ir.stamps), len(vi.stamps)))
 
 
 _History = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -184,11 +184,10 @@ def _products(
     return np.asarray(out * weight, np.float64)
 
 
-def _spread(lags: NDArray[np.float64], products: NDArray[np.float64], whole: float, span: float) -> float:
-    """One sigma of the offset: from groups of tiles, each by itself (jackknife)."""
-    near = np.abs(lags - whole) <= 2 * span
+def _spread(lags: NDArray[np.float64], products: NDArray[np.float64]) -> float:
+    """One sigma of the offset: from groups of tiles, each left out once (jackknife)."""
     groups = np.arange(products.shape[1]) % _PARTS
-    left_out = [_top(lags[near], products[near][:, groups != g].sum(axis=1)) for g in range(_PARTS)]
+    left_out = [_top(lags, products[:, groups != g].sum(axis=1)) for g in range(_PARTS)]
     return math.sqrt((_PARTS - 1) * float(np.var(left_out)))
 
 

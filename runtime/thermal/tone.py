@@ -85,6 +85,8 @@ class ToneMapper:
         if self._table is not None:
             return np.take(np.rint(self._table).astype(np.uint8), image)
         low, scale = limits[0], 255.0 / (limits[1] - limits[0])
+        if low > np.iinfo(image.dtype).max:  # fixed limits for another camera: all of it lies below black
+            return np.zeros(image.shape, np.uint8)
         # The absolute value taken by convertScaleAbs must not mirror what lies below black.
         floored = np.maximum(image, image.dtype.type(max(math.ceil(low), 0)))
         toned = cv2.convertScaleAbs(floored, alpha=scale, beta=-low * scale)

@@ -12,7 +12,9 @@ import torch
 
 from train.__main__ import main
 from train.checkpoint import save_checkpoint
+from train.models import create
 from train.models.pseudo_sensing import PseudoSensing
+from train.recipe import load_recipe
 from train.trainer import Trainer
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
@@ -22,6 +24,10 @@ name = "tiny"
 model = "ufuser"
 seed = 3
 validate_every = 2
+
+[network]
+global_blocks = [0, 0, 0, 1]
+local_blocks = [1, 1, 1, 0]
 
 [data]
 validation = "validation.txt"
@@ -42,6 +48,10 @@ name = "tiny-emma"
 model = "ufuser"
 seed = 5
 validate_every = 2
+
+[network]
+global_blocks = [0, 0, 0, 1]
+local_blocks = [1, 1, 1, 0]
 
 [data]
 validation = "validation.txt"
@@ -75,6 +85,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def plain_curve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than a tiny run. `test_journal.py` tests it, and other processes do draw."""
+    monkeypatch.setattr("train.trainer.curve", lambda log, title: f"{title}: {len(log)} points".encode())
 
 
 @pytest.fixture
@@ -151,11 +167,16 @@ def command_line(project: Path, out: Path, *more: object) -> list[str]:
 def emma_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An `emma_project` with two runs of one process: one/, and half/, interrupted after step 3 of 4.
 
+    Both began with --init start.safetensors.
+
     Files are replaced whole, so what an interruption leaves is what a kill leaves (`test_trainer.py`).
     """
     root = make_emma_project(tmp_path_factory.mktemp("emma"))
     torch.set_num_threads(1)
-    assert main(command_line(root, root / "one")) == 0
+    options = load_recipe(root / "emma.toml").network
+    start = root / "start.safetensors"
+    save_checkpoint(start, create("ufuser", options).state_dict(), "ufuser", "", {}, options)
+    assert main(command_line(root, root / "one", "--init", start)) == 0
     step = Trainer._train_step
 
     def interrupted(trainer: Trainer) -> dict[str, float]:
@@ -165,6 +186,6 @@ def emma_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_train_step", interrupted)
-        assert main(command_line(root, root / "half")) == 130
+        assert main(command_line(root, root / "half", "--init", start)) == 130
     assert torch.load(root / "half" / "last.pt", weights_only=True)["step"] == 2
     return root

@@ -72,25 +72,27 @@ def test_round_trip(tmp_path: Path, weights: State) -> None:
 
 
 def test_import_through_the_command(reference: Path, tmp_path: Path) -> None:
+    """Once as it should be, once without a file, side by side."""
+
+    def start(release: Path, out: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "train", "import", str(release), "--out", str(out)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
     release, out = reference / "ufuser_release_layout.pth", tmp_path / "x.safetensors"
-    command = [sys.executable, "-m", "train", "import", str(release), "--out", str(out)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "ufuser, 1,517,657 parameters" in done.stdout
+    fine, refused = start(release, out), start(tmp_path / "none.pth", tmp_path / "y.safetensors")
+    said, error = fine.communicate(timeout=600)
+    assert (fine.returncode, error) == (0, "")
+    assert "ufuser, 1,517,657 parameters" in said
     content = torch.load(release, weights_only=True)
     content = content.get("model", content)
     state, metadata = read_checkpoint(out)
     assert same(state, {k.removeprefix("module."): v for k, v in content.items()})
     assert json.loads(metadata["notes"])["imported_from"] == "ufuser_release_layout.pth"
 
-
-def test_import_refused_by_the_command(tmp_path: Path) -> None:
-    out = tmp_path / "x.safetensors"
-    command = [sys.executable, "-m", "train", "import", str(tmp_path / "none.pth"), "--out", str(out)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"error: no file {tmp_path / 'none.pth'}: expected a released checkpoint (.pth)\n"
-    assert not out.exists()
+    said, error = refused.communicate(timeout=600)
+    assert (refused.returncode, said) == (2, "")
+    assert error == f"error: no file {tmp_path / 'none.pth'}: expected a released checkpoint (.pth)\n"
+    assert not (tmp_path / "y.safetensors").exists()
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
@@ -167,7 +169,7 @@ def test_a_file_without_a_state_dict(
     assert "holds no state dict" in refused(capsys, released(content), tmp_path / "x.safetensors")
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.floats(0, 0.999), start=st.binary(max_size=40))
 def test_broken_files_are_refused(tmp_path: Path, weights: State, cut: float, start: bytes) -> None:
     broken, whole = tmp_path / "broken.pth", tmp_path / "whole.pth"

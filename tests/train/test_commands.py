@@ -16,7 +16,9 @@ import torch
 
 from train.__main__ import main
 from train.checkpoint import load_sensing, read_checkpoint, save_checkpoint
+from train.models import create
 from train.models.ufuser import UFuser
+from train.recipe import load_recipe
 from train.trainer import Trainer
 
 Words = Callable[..., list[str]]
@@ -47,10 +49,10 @@ warmup = 1
 """
 
 
-def run(*words: object) -> subprocess.CompletedProcess[str]:
+def start(words: list[str]) -> subprocess.Popen[str]:
     """The real command, in a process of its own; emma's runs so in `test_processes.py`."""
-    command = [sys.executable, "-m", "train", *map(str, words), "--threads", "1"]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
+    command = [sys.executable, "-m", "train", *words, "--threads", "1"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def sensing(project: Path, target: str, *more: object) -> list[str]:
@@ -82,23 +84,22 @@ def test_all_three_stages_from_two_folders_of_images(
     (project / "A_i.safetensors").unlink()
     (project / "A_v.safetensors").unlink()
 
-    done = run(*sensing(project, "ir"))  # with all built-in fusers
-    assert done.returncode == 0, done.stderr
-    assert "pseudo ground truth for 'ir': laplacian, wavelet, guided, mean" in done.stdout
-    assert (
-        "tiny-sensing: pseudo_sensing, 12 examples to train on, 1 to validate" in done.stdout
-    )  # 3 pairs, 4 fusers
+    process = start(sensing(project, "ir"))  # with all built-in fusers
+    fused = project / "data" / "vi"  # anything named like the pairs will do; beside it, one fuser
+    assert main(sensing(project, "vi", "--pseudo", fused, "mean")) == 0
+    said, error = process.communicate(timeout=600)
+    assert process.returncode == 0, error
+    assert "pseudo ground truth for 'ir': laplacian, wavelet, guided, mean" in said
+    assert "tiny-sensing: pseudo_sensing, 12 examples to train on, 1 to validate" in said  # 3 pairs, 4 fusers
     assert sorted(p.name for p in (project / "ir" / "pseudo").iterdir()) == [
         "guided",
         "laplacian",
         "mean",
         "wavelet",
     ]
-    fused = project / "ir" / "pseudo" / "guided"
-    assert main(sensing(project, "vi", "--pseudo", fused, "mean")) == 0  # a folder, and a fuser
     notes = json.loads(read_checkpoint(project / "vi" / "best.safetensors")[1]["notes"])
     assert notes["target"] == "vi"
-    assert notes["pseudo"] == ["pseudo/guided", "mean"]
+    assert notes["pseudo"] == ["data/vi", "mean"]
     for target in ("ir", "vi"):
         assert not load_sensing(project / target / "best.safetensors", target).training
         (project / target / "best.safetensors").rename(project / f"A_{target[0]}.safetensors")
@@ -109,7 +110,8 @@ def test_all_three_stages_from_two_folders_of_images(
     assert main(emma_words(project, project / "out")) == 0
     assert "tiny-emma: ufuser, 3 examples to train on, 1 to validate" in capsys.readouterr().out
     state, metadata = read_checkpoint(project / "out" / "best.safetensors")
-    assert state.keys() == UFuser().state_dict().keys()
+    expected = create("ufuser", load_recipe(project / "emma.toml").network).state_dict()
+    assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in expected.items()}
     assert metadata["recipe"] == (project / "emma.toml").read_text(encoding="utf-8")
     assert {"sensing_ir", "sensing_vi", "pairs"} <= json.loads(metadata["notes"]).keys()
     rows = losses(project / "out")
@@ -117,7 +119,7 @@ def test_all_three_stages_from_two_folders_of_images(
     shown = cv2.imread(str(project / "out" / "panel.png"), cv2.IMREAD_UNCHANGED)
     assert shown is not None
     assert shown.shape[1] == 5 * 400  # infrared, visible, fused, A_i f, A_v f
-    curve = cv2.imread(str(project / "out" / "curve.png"))
+    curve = cv2.imread(str(project / "ir" / "curve.png"))
     assert curve is not None
     assert curve.std() > 10
 
@@ -127,38 +129,35 @@ def test_emma_interrupted_and_resumed_is_the_unbroken_run(
 ) -> None:
     out = tmp_path / "resumed"
     shutil.copytree(emma_runs / "half", out)
-    assert main(emma_words(emma_runs, out, "--resume")) == 0
+    assert main(emma_words(emma_runs, out, "--resume", "--init", emma_runs / "start.safetensors")) == 0
     assert losses(out) == losses(emma_runs / "one")
     ends = [torch.load(k / "last.pt", weights_only=True)["model"] for k in (out, emma_runs / "one")]
     assert all(torch.equal(ends[0][k], ends[1][k]) for k in ends[0])
 
 
 def test_a_run_goes_on_only_with_what_it_began_with(
-    emma_project: Path, emma_words: Words, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    emma_runs: Path,
+    emma_words: Words,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    project = emma_project
-    torch.manual_seed(1)
-    for name in ("first", "second"):
-        save_checkpoint(project / f"{name}.safetensors", UFuser().state_dict(), "ufuser", "", {})
-    assert main(emma_words(project, project / "out", "--init", project / "first.safetensors")) == 0
-    notes = json.loads(read_checkpoint(project / "out" / "best.safetensors")[1]["notes"])
-    assert len(notes["init"]) == 64  # its digest
     monkeypatch.setattr(Trainer, "_train_step", lambda _: pytest.fail("training went on"))
-
-    again = emma_words(project, project / "out", "--resume", "--init", project / "first.safetensors")
+    out, start, other = tmp_path / "out", emma_runs / "start.safetensors", tmp_path / "other.safetensors"
+    shutil.copytree(emma_runs / "one", out)
+    notes = json.loads(read_checkpoint(out / "best.safetensors")[1]["notes"])
+    assert len(notes["init"]) == 64  # its digest
+    again = emma_words(emma_runs, out, "--resume", "--init", start)
     assert main(again) == 0  # all steps are done: nothing to do, and nothing to complain of
-    assert "trained with another --init: resume" in refused(
-        capsys, emma_words(project, project / "out", "--resume")
-    )
-    other = emma_words(project, project / "out", "--resume", "--init", project / "second.safetensors")
-    assert "trained with another --init: resume" in refused(capsys, other)
 
-    state, metadata = read_checkpoint(project / "A_v.safetensors")
-    other_state = {k: v + 1 for k, v in state.items()}
-    save_checkpoint(
-        project / "A_v.safetensors", other_state, metadata["model"], "", {"target": "vi"}, {"width": 1}
-    )
-    assert "trained with another --sensing-vi: resume" in refused(capsys, again)
+    without = refused(capsys, emma_words(emma_runs, out, "--resume"))
+    assert "trained with another --init: resume with what it began with" in without
+    for name, key in (("start", "--init"), ("A_v", "--sensing-vi")):
+        state, metadata = read_checkpoint(emma_runs / f"{name}.safetensors")
+        options, notes = (json.loads(metadata[k]) for k in ("options", "notes"))
+        state = {k: v + 1 for k, v in state.items()}
+        save_checkpoint(other, state, metadata["model"], "", notes, options)
+        assert f"trained with another {key}: resume" in refused(capsys, [*again, key, str(other)])
 
 
 def test_a_run_does_not_go_on_with_other_pairs(

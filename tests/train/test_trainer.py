@@ -35,12 +35,7 @@ def arguments(project: Path, *more: str, out: str = "out") -> list[str]:
 
 def start(project: Path, *more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "train", *arguments(project, *more)]
-    # A test run in a shell's background ignores Ctrl-C, and would hand that down.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
@@ -133,14 +128,24 @@ def test_a_run_killed_and_resumed_is_the_unbroken_run_bit_for_bit(
 
 
 def test_ctrl_c_ends_with_one_line_and_130_and_runs_do_not_mix(
-    project: Path, capsys: pytest.CaptureFixture[str]
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = project / "out"
-    process = start(project)
-    wait_for(out / "last.pt", process)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+    out, step = project / "out", Trainer._train_step
+
+    def pressed(trainer: Trainer) -> dict[str, float]:
+        if trainer._step == 3:
+            signal.raise_signal(signal.SIGINT)
+        return step(trainer)
+
+    # A test run in a shell's background ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "_train_step", pressed)
+            assert main(arguments(project)) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    said = capsys.readouterr().err
     assert said.splitlines()[-1] == f"interrupted: --resume goes on from the last checkpoint in {out}"
     assert "Traceback" not in said
     assert not list(out.glob(".*.partial"))
