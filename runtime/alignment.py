@@ -63,15 +63,19 @@ class Lens:
         """The inverse; far outside for what lies beyond the lens's reach."""
         if not self.distortion.any():
             return pixels
-        rays = _apply(np.asarray(np.linalg.inv(self.matrix), np.float64), pixels)
-        bent = cv2.projectPoints(
-            np.column_stack([rays, np.ones(len(rays))]),
-            np.zeros(3),
-            np.zeros(3),
-            self.matrix,
-            self.distortion,
-        )[0].reshape(-1, 2)
-        return np.where((np.hypot(*rays.T) < self.reach)[:, None], bent, _NOWHERE)
+        x, y = _apply(np.asarray(np.linalg.inv(self.matrix), np.float64), pixels).T
+        k1, k2, p1, p2, k3 = self.distortion
+        square = np.minimum(x * x + y * y, 1e6)  # what is behind the camera must not overflow
+        radial = 1 + square * (k1 + square * (k2 + square * k3))
+        bent = np.stack(
+            [
+                x * radial + 2 * p1 * x * y + p2 * (square + 2 * x * x),
+                y * radial + p1 * (square + 2 * y * y) + 2 * p2 * x * y,
+            ],
+            axis=1,
+        )
+        placed = _apply(self.matrix, bent)
+        return np.where((square < self.reach**2)[:, None], placed, _NOWHERE)
 
     def scaled(self, factor: Matrix) -> Lens:
         """For another resolution: see `_scaling`."""

@@ -22,17 +22,19 @@ from runtime.pairing import Side
 from runtime.thermal.freeze import FreezeDetector
 
 _SMALL = (160, 120)
-_TILES = (32, 24)
+_TILES = (64, 48)
 """Pixels of the pictures that are compared, and tiles over them; width, height."""
 _STEP, _NEAR = 0.002, 8
 """Seconds between the lags that are tried; how many around the best a parabola is laid through."""
 _SOFT = 0.6
 """Sigma of the smoothing, in periods of the faster camera."""
+_SLOW = 0.5
+"""Seconds: slower changes are left out."""
 _FEWEST = 20
 """Frames and changes a side must have."""
 _PARTS = 12
 """Groups of tiles, to see how far they agree."""
-_WEAKEST = 0.15
+_WEAKEST = 0.06
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class Recording:
         """How much every tile changed from each frame to the one `span` seconds later.
 
         Returns:
-            The middle between both (N,), seconds, and (N, tiles), at least 0.
+            The middle between both (N,), seconds, and (N, tiles), about 0.
         """
         stamps = np.asarray(self.stamps)
         later = np.searchsorted(stamps, stamps + span - self.period / 2)
@@ -97,10 +99,10 @@ class Recording:
         if len(pairs) < _FEWEST:
             raise InputError(f"{len(pairs)} changes without a gap: expected a recording of some ten seconds")
         tiles = np.stack([self._changed(i, j) for i, j in pairs])
-        # The camera's noise is what changes at rest.
-        return stamps[np.asarray(pairs)].mean(axis=1), np.sqrt(
-            np.maximum(tiles - np.median(tiles, axis=0), 0.0)
-        )
+        middles = stamps[np.asarray(pairs)].mean(axis=1)
+        # The camera's noise is what changes at rest; how long something is about says little about when.
+        history = np.sqrt(np.maximum(tiles - np.median(tiles, axis=0), 0.0))
+        return middles, history - _smoothed(middles, history, _SLOW)
 
     def _changed(self, i: int, j: int) -> NDArray[np.float64]:
         away = cv2.absdiff(self.frames[i], self.frames[j])
@@ -173,8 +175,7 @@ def _products(
     still = still / np.maximum(np.sqrt((still**2).mean(axis=0)), 1e-12)
     # Between two stamps a straight line averages noise away, which would favour the lags between: smooth first.
     period = float(np.median(np.diff(stamps)))
-    kernel: NDArray[np.float64] = np.exp(-0.5 * ((stamps[:, None] - stamps) / (_SOFT * period)) ** 2)
-    moving = kernel @ moving / kernel.sum(axis=1, keepdims=True)
+    moving = _smoothed(stamps, moving, _SOFT * period)
     moving = (moving - moving.mean(axis=0)) / np.maximum(moving.std(axis=0), 1e-12)
     out = np.empty((len(lags), still.shape[1]))
     for k, lag in enumerate(lags):
@@ -182,6 +183,12 @@ def _products(
         share = ((times - lag - stamps[at - 1]) / (stamps[at] - stamps[at - 1]))[:, None]
         out[k] = (still * (moving[at - 1] * (1 - share) + moving[at] * share)).mean(axis=0)
     return np.asarray(out * weight, np.float64)
+
+
+def _smoothed(stamps: NDArray[np.float64], history: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
+    """A history (N, tiles) averaged over time, at its own stamps however uneven."""
+    kernel: NDArray[np.float64] = np.exp(-0.5 * ((stamps[:, None] - stamps) / sigma) ** 2)
+    return np.asarray(kernel @ history / kernel.sum(axis=1, keepdims=True), np.float64)
 
 
 def _spread(lags: NDArray[np.float64], products: NDArray[np.float64]) -> float:

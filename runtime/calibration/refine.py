@@ -54,8 +54,9 @@ _COARSE, _SOFTEST = 128, 1.5
 _SIZES = tuple(np.geomspace(0.45, 2.0, 13))
 _TURNS = (-5.0, -2.5, 0.0, 2.5, 5.0)
 """Scales and degrees tried there."""
-_FINALISTS = 2
-"""Of the starts that the global search gives, one a scale, so many are measured to the end."""
+_CONTENDERS, _FINALISTS = 7, 2
+"""Of the starts that the global search gives, one a scale, so many are left after a first step, and measured to the
+end."""
 _NEARLY = 0.8
 """Of the best start's agreement, that another must have to be measured too."""
 _GLIMPSE = 2
@@ -98,10 +99,11 @@ def refine(pairs: Sequence[ImagePair], start: Calibration, bend: bool = True, se
     levels = [(level(ir), level(vi)) for ir, vi in pairs]
     starts = _searched(levels[:_GLIMPSE], start) if search else [start]
     # A street looks like itself at another size: only close up is it clear which start was right.
-    found = sorted(
-        (_through(levels[:_GLIMPSE], each, FINDING, bend) for each in starts), key=lambda r: -r.agreement
-    )
-    found = [each for each in found[:_FINALISTS] if each.agreement > _NEARLY * found[0].agreement]
+    for steps, left in ((FINDING[:1], _CONTENDERS), (FINDING[1:], _FINALISTS)):
+        found = [_through(levels[:_GLIMPSE], each, steps, bend) for each in starts]
+        found = sorted(found, key=lambda r: -r.agreement)[:left]
+        starts = [each.calibration for each in found]
+    found = [each for each in found if each.agreement > _NEARLY * found[0].agreement]
     # A lens let loose too early may bend the picture to where it stays bent: without it first, as well.
     ways = (MEASURING, LENS_LAST) if bend else (MEASURING,)
     ends = [_through(levels, each.calibration, way, bend) for each in found for way in ways]
@@ -268,6 +270,7 @@ def _stepped(
     weights: Any = 0.0
     for ir, vi in levels:
         moving = edges(_warped(ir, places)[0], step.soft, inside)
+        moving = np.pad(moving, ((step.reach,) * 2, (step.reach,) * 2, (0, 0)))
         still = edges(_resized(vi, small), step.soft)
         found = [_score(moving, still, corner, step) for corner in corners]
         surfaces = surfaces + np.stack([surface * weight for surface, weight in found])
@@ -295,12 +298,11 @@ def _patches(inside: NDArray[np.bool_], step: Step) -> list[tuple[int, int]]:
 
 
 def _score(moving: Floats, still: Floats, corner: tuple[int, int], step: Step) -> tuple[Floats, float]:
-    """Correlation of a visible patch with infrared at every displacement (2·reach + 1 squared), and how much
-    the patch has to say: the strength of its edges."""
+    """Correlation of a visible patch with infrared at every displacement, (2·reach + 1) squared, and how much the
+    patch has to say: the strength of its edges. `moving` is padded by the reach."""
     (x, y), size, reach = corner, step.patch, step.reach
     template = np.ascontiguousarray(still[y : y + size, x : x + size])
-    padded = cv2.copyMakeBorder(moving, reach, reach, reach, reach, cv2.BORDER_CONSTANT)
-    window = padded[y : y + size + 2 * reach, x : x + size + 2 * reach]
+    window = moving[y : y + size + 2 * reach, x : x + size + 2 * reach]
     surface = cv2.matchTemplate(np.ascontiguousarray(window), template, cv2.TM_CCOEFF_NORMED)
     surface = np.where(np.isfinite(surface) & (np.abs(surface) <= 1.0001), surface, 0.0)
     return np.asarray(surface, np.float32), float(template.std())
