@@ -44,14 +44,22 @@ def structure_map(x: Tensor, y: Tensor) -> Tensor:
     return (2 * covariance + c2) / (var_x + var_y + c2)
 
 
-def intensity_target(ir: Tensor, vi: Tensor, exponent: float) -> Tensor:
-    """v + i^p (i − v)₊: the pixel maximum for p = 0.
+def intensity_target(ir: Tensor, vi: Tensor, recipe: LossRecipe) -> Tensor:
+    """The level asked for at each pixel, in [0, 1].
 
-    For p > 0 infrared lifts the visible picture the more, the warmer it is: bright targets stay bright, and
-    the mid-grey background of a thermal picture no longer turns a night's blacks into haze.
+    "lift", v + i^p (i − v)₊: the pixel maximum for p = 0. For p > 0 infrared lifts the visible picture the more,
+    the warmer it is: bright targets stay bright, and the mid-grey background of a thermal picture no longer
+    turns a night's blacks into haze.
+
+    "contrast", v + warm (i − m)₊ − cold (m − i)₊ with the image's median m of infrared: what is warmer than most
+    becomes brighter, what is colder darker. It asks for infrared's contrast and not for its level, which is
+    the camera's gain control's; so a nearly black thermal background does not darken the scene.
     """
+    if recipe.target == "contrast":
+        apart = ir - ir.flatten(1).median(1).values[:, None, None, None]
+        return (vi + recipe.warm * apart.clamp_min(0) + recipe.cold * apart.clamp_max(0)).clamp(0, 1)
     lift = (ir - vi).clamp_min(0)
-    return vi + lift if exponent == 0 else vi + ir.pow(exponent) * lift
+    return vi + lift if recipe.infrared_exponent == 0 else vi + ir.pow(recipe.infrared_exponent) * lift
 
 
 class DirectLoss(nn.Module):
@@ -64,7 +72,7 @@ class DirectLoss(nn.Module):
     def forward(self, fused: Tensor, ir: Tensor, vi: Tensor) -> dict[str, Tensor]:
         """The weighted terms by name; their sum is the loss."""
         r = self.recipe
-        intensity = F.l1_loss(fused, intensity_target(ir, vi, r.infrared_exponent))
+        intensity = F.l1_loss(fused, intensity_target(ir, vi, r))
         gradient = F.l1_loss(sobel(fused), stronger_gradient(ir, vi))
         var_i, var_v, _ = _variances(ir, vi)
         # Each window asks for the structure of the source that has more of it.

@@ -39,7 +39,10 @@ class LossRecipe:
     intensity: float = 1.0
     gradient: float = 1.0
     ssim: float = 1.0
-    infrared_exponent: float = 0.0  # p of the intensity target v + i^p (i − v)₊; 0 is the pixel maximum
+    target: str = "lift"  # of the intensity term: "lift" or "contrast" (`losses.intensity_target`)
+    infrared_exponent: float = 0.0  # "lift": p of v + i^p (i − v)₊; 0 is the pixel maximum
+    warm: float = 1.0  # "contrast": share of infrared's excess over its median
+    cold: float = 0.8  # "contrast": share of what it lacks to its median
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,9 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "invert": (0, 1),
         "margin": (0, 64),
     },
-    "loss": dict.fromkeys(("intensity", "gradient", "ssim", "infrared_exponent"), (0, math.inf)),
+    "loss": dict.fromkeys(
+        ("intensity", "gradient", "ssim", "infrared_exponent", "warm", "cold"), (0, math.inf)
+    ),
     "emma": dict.fromkeys(("alpha0", "alpha1", "alpha2", "gradient", "equivariant_batch"), (0, math.inf)),
     "transforms": {"count": (1, 64), "shifts": (0, 64), "rotations": (0, 64), "reflections": (0, 3)},
     "optim": {
@@ -148,6 +153,7 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
 }
 
 CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
+    ("loss", "target"): ("lift", "contrast"),
     ("sensing", "target"): ("ir", "vi"),
     ("sensing", "loss"): ("mse", "l1"),
     ("transforms", "mode"): ("sampled", "full"),

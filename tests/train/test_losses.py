@@ -58,14 +58,28 @@ def test_structure_is_one_for_the_same_picture_at_any_level_and_falls_with_contr
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 1.5])
 def test_intensity_target_lies_between_visible_and_the_maximum(exponent: float) -> None:
     ir, vi = noise(4), noise(5)
-    target = intensity_target(ir, vi, exponent)
+    target = intensity_target(ir, vi, LossRecipe(infrared_exponent=exponent))
     assert (target >= vi).all()
     assert (target <= torch.maximum(ir, vi) + 1e-6).all()
     assert torch.equal(target[ir <= vi], vi[ir <= vi])
     hot = torch.ones(SIZE)  # saturated infrared arrives whole, whatever the exponent
-    torch.testing.assert_close(intensity_target(hot, vi, exponent), hot)
+    torch.testing.assert_close(intensity_target(hot, vi, LossRecipe(infrared_exponent=exponent)), hot)
     if exponent == 0:
         torch.testing.assert_close(target, torch.maximum(ir, vi))
+
+
+def test_contrast_target_asks_for_what_differs_from_infrareds_median_and_not_for_its_level() -> None:
+    recipe = LossRecipe(target="contrast", warm=1.0, cold=0.5)
+    ir, vi = torch.full((2, 1, 24, 32), 0.3), torch.full((2, 1, 24, 32), 0.5)
+    ir[1] += 0.25  # each image has a median of its own
+    ir[:, :, :4] += 0.2
+    ir[:, :, 4:8] -= 0.2
+    target = intensity_target(ir, vi, recipe)
+    torch.testing.assert_close(target[0], target[1])
+    for rows, level in ((slice(0, 4), 0.7), (slice(4, 8), 0.4), (slice(8, None), 0.5)):
+        torch.testing.assert_close(target[:, :, rows], torch.full_like(target[:, :, rows], level))
+    bright = intensity_target(ir, torch.ones_like(vi), recipe)
+    assert bright.max() == 1
 
 
 @pytest.mark.parametrize("name", IMAGES)
