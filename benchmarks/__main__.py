@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks import compare, cost_command, energy, latency, peak, report, results, stream
+from benchmarks import calibration, compare, cost_command, energy, latency, peak, report, results, stream
 from benchmarks.quality import command as quality
 from runtime.errors import InputError
 from train.errors import InputError as TrainingInputError
@@ -18,7 +18,18 @@ def get_parser() -> argparse.ArgumentParser:
     """The command line; each subcommand sets ``run``, a function of the arguments to an exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure fusion networks.")
     subparsers = parser.add_subparsers(title="subcommands", required=True, metavar="SUBCOMMAND")
-    for subcommand in (quality, cost_command, latency, peak, energy, compare, report, results, stream):
+    for subcommand in (
+        quality,
+        cost_command,
+        latency,
+        peak,
+        energy,
+        compare,
+        report,
+        results,
+        stream,
+        calibration,
+    ):
         subcommand.add_parser(subparsers)
     return parser
 

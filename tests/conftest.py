@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+
+# Tests run side by side, a process per core: threads of PyTorch, in them and in the commands that they start, would
+# only wait for each other. Before PyTorch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _DOUBLE = Path(__file__).parent / "tensorrt_api" / "double"
 

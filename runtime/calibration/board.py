@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,9 @@ from runtime.images import as_uint8
 PATTERNS = ("chess", "circles")
 FEWEST = 5
 """Pairs in which the board must be found."""
+_ALIKE = 0.02
+"""Spread of the board's horizons, see `_require_tilts`: about 2.5 degrees of tilt at 50 degrees across. With less, the
+focal length is a guess that fits to a tenth of a pixel."""
 _CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 100, 1e-9)
 
 
@@ -40,7 +44,7 @@ class Board:
             raise InputError(
                 f"--board {self.columns}x{self.rows}: expected 3 to 50 inner corners or circles a side"
             )
-        if not self.spacing > 0:
+        if not (math.isfinite(self.spacing) and self.spacing > 0):
             raise InputError(f"--spacing {self.spacing:g}: expected metres above 0")
 
     def places(self) -> NDArray[np.float32]:
@@ -89,7 +93,7 @@ def calibrate_board(
         distance: metres at which the pictures shall meet; None for far away.
 
     Raises:
-        InputError: the board was found in too few pairs.
+        InputError: the board was found in too few pairs, or was held alike in all of them.
     """
     seen = [(board.find(ir), board.find(vi)) for ir, vi in pairs]
     whole = [(a, b) for a, b in seen if a is not None and b is not None]
@@ -105,6 +109,7 @@ def calibrate_board(
     places = [board.places()] * len(whole)
     (ir, vi) = pairs[0]
     sizes: tuple[Size, Size] = ((ir.shape[1], ir.shape[0]), (vi.shape[1], vi.shape[0]))
+    _require_tilts(places[0], vi_points, sizes[1])
     ir_rms, ir_lens = _lens(places, ir_points, sizes[0])
     vi_rms, vi_lens = _lens(places, vi_points, sizes[1])
     rotation, way = _between(places, vi_points, ir_points, vi_lens, ir_lens, sizes[1])
@@ -143,6 +148,24 @@ def _same_way(ir: Points, vi: Points) -> Points:
     """Infrared corners in the visible's order: a board seen as a negative may be counted from its other end."""
     turned = float(np.dot(ir[-1] - ir[0], vi[-1] - vi[0])) < 0
     return ir[::-1] if turned else ir
+
+
+def _require_tilts(places: NDArray[np.float32], points: Sequence[NDArray[np.float32]], size: Size) -> None:
+    """Raise InputError if the board was parallel to itself in all pictures: then any focal length fits.
+
+    The line where the board's plane meets infinity is the same in the pictures of parallel boards.
+    """
+    half = size[0] / 2
+    horizons = []
+    for seen in points:
+        homography, _ = cv2.findHomography(places[:, :2], (seen - np.asarray(size) / 2) / half)
+        line = np.linalg.inv(homography).T[:, 2]
+        horizons.append(line[:2] / line[2])
+    if float(np.hypot(*np.std(horizons, axis=0))) < _ALIKE:
+        raise InputError(
+            f"the board was held alike in all pairs ({len(points)}): expected it tilted to all sides, by 20 to "
+            f"30 degrees"
+        )
 
 
 def _lens(

@@ -13,6 +13,8 @@ from runtime.errors import InputError
 
 FEWEST, FEWEST_FOR_LENS = 4, 8
 _ROUNDS = 40
+_LOOSE = 0.01
+"""Of the largest singular value, the second smallest below which the points leave the homography open."""
 _FLAT = 1e-4
 """Share of the picture's size below which points count as lying on one line."""
 
@@ -67,7 +69,7 @@ def fit(
         weights: (N,) how much a point says; None for all alike.
 
     Raises:
-        InputError: too few points, or all on one line.
+        InputError: too few points, all or all but one on one line, or in another order on the other side.
     """
     needed = FEWEST_FOR_LENS if bend else FEWEST
     if len(vi) < needed:
@@ -82,6 +84,7 @@ def fit(
     if bend and lens is None:
         lens = nominal_lens(start.ir_size)
     ideal_ir = ir if lens is None else lens.ideal(ir)
+    _require_determined(ideal_vi, ideal_ir)
     # Robust first, so that a wrong click does not pull; exact afterwards.
     rough, _ = cv2.findHomography(ideal_vi, ideal_ir, cv2.LMEDS if len(vi) > 4 else 0)
     if rough is None:
@@ -90,7 +93,10 @@ def fit(
         )
     model = _Model(np.asarray(rough, np.float64), lens, bend)
     weight = np.ones(len(vi)) if weights is None else weights
-    inliers = np.ones(len(vi), np.bool_)
+    distances = model.distances(ideal_vi, ir)
+    inliers = distances <= (threshold if threshold is not None else _limit(distances))
+    if inliers.sum() < needed:
+        inliers = np.ones(len(vi), np.bool_)
     for _ in range(5):
         model = _refined(model, ideal_vi, ir, weight * inliers)
         distances = model.distances(ideal_vi, ir)
@@ -98,7 +104,38 @@ def fit(
         if now.sum() < needed or np.array_equal(now, inliers):
             break
         inliers = now
+    _require_possible(model.homography, start.vi_size)
     return Fit(model.homography / model.homography[2, 2], model.lens, distances, inliers)
+
+
+def _require_determined(vi: Points, ir: Points) -> None:
+    """Raise InputError if more than one homography goes through the points: of four, three may not be in line."""
+    (x, y), (u, v) = (((p - p.mean(axis=0)) / np.sqrt(p.var(axis=0).mean())).T for p in (vi, ir))
+    one, zero = np.ones_like(x), np.zeros_like(x)
+    equations = np.vstack(
+        [
+            np.column_stack([x, y, one, zero, zero, zero, -u * x, -u * y, -u]),
+            np.column_stack([zero, zero, zero, x, y, one, -v * x, -v * y, -v]),
+        ]
+    )
+    values = np.linalg.svd(equations, compute_uv=False)
+    if values[7] < _LOOSE * values[0]:
+        raise InputError(
+            "the points do not tell where the rest of the picture lies: expected at least four apart from each "
+            "other, no three of them in line"
+        )
+
+
+def _require_possible(homography: Matrix, size: Size) -> None:
+    """Raise InputError for what no two cameras looking the same way can see: most likely clicks in another order."""
+    width, height = size
+    corners = np.asarray([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], np.float64)
+    matrix = homography / homography[2, 2]
+    ahead = (corners @ matrix[2] > 1e-3).all()
+    if not (ahead and min(np.linalg.det(matrix), np.linalg.det(matrix[:2, :2])) > 1e-6):
+        raise InputError(
+            "the points mirror, fold or flatten the picture: expected the same places on both sides, in the same order"
+        )
 
 
 def nominal_lens(size: Size) -> Lens:

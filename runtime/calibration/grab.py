@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import os
 import queue
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from runtime.sources.opening import Cameras
 from runtime.thermal import ThermalConfig, ThermalPipeline
 
 _STREAMS = ("v4l2", "csi", "gst", "rtsp", "rtsps")
+_FILES = ("file", "folder")
 _FIRST = 10.0
 """Seconds a camera may take for its first frame."""
 _SKEW = 0.1
@@ -48,13 +50,18 @@ def grab_pairs(ir: str, vi: str, wish: Wish, offset: float = 0.0) -> list[tuple[
     """Pairs of pictures of one moment: infrared H×W uint8, visible as it comes, at 8 bits.
 
     Args:
-        ir, vi: two pictures, two folders paired by name (all of them), or two videos or cameras.
+        ir, vi: two pictures, two folders paired by name (all of them), or two videos or cameras; paths or URIs.
         wish: how many pairs over what time; pictures and folders ignore it.
         offset: seconds infrared stamps are ahead.
 
     Raises:
-        InputError: a side cannot be read, the two are of different kinds, or nothing pairs.
+        InputError: a side cannot be read, the two are of different kinds or sizes, or nothing pairs.
     """
+    ir, vi = _two(ir, vi)
+    return _of_one_size(_grabbed(ir, vi, wish, offset))
+
+
+def _grabbed(ir: str, vi: str, wish: Wish, offset: float) -> list[tuple[Any, Any]]:
     if _live(ir) or _live(vi):
         return _chosen(_frames(ir, vi, wish.seconds), wish, offset)
     kinds = kind_of(ir), kind_of(vi)
@@ -73,10 +80,31 @@ def grab_frames(ir: str, vi: str, seconds: float) -> Iterator[tuple[Side, Frame]
     Raises:
         InputError: a side cannot be read, or has no time (pictures, folders).
     """
+    ir, vi = _two(ir, vi)
     for name, side in ((ir, "--ir"), (vi, "--vi")):
         if not _live(name) and kind_of(name) not in ("video", "sim"):
             raise InputError(f"{side} {name} has no time of its own: expected a video or a camera")
     return _frames(ir, vi, seconds)
+
+
+def _two(ir: str, vi: str) -> tuple[str, str]:
+    """Both sources, `file:` and `folder:` of a stream's URIs as the paths they mean. Raises InputError if one."""
+    paths = [uris.split(text).address if uris.scheme_of(text) in _FILES else text for text in (ir, vi)]
+    files = not any(map(uris.scheme_of, paths))
+    if paths[0] == paths[1] or (files and os.path.realpath(paths[0]) == os.path.realpath(paths[1])):
+        raise InputError(f"--ir {uris.mask(ir)} and --vi {uris.mask(vi)} are the same: expected two cameras")
+    return paths[0], paths[1]
+
+
+def _of_one_size(pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    for pair in pairs:
+        for side, image, first in zip(("infrared", "visible"), pair, pairs[0], strict=True):
+            (height, width), expected = image.shape[:2], first.shape[:2]
+            if (height, width) != expected:
+                raise InputError(
+                    f"{side} picture of {width}x{height}, expected {expected[1]}x{expected[0]} as the first"
+                )
+    return pairs
 
 
 def _live(text: str) -> bool:

@@ -55,7 +55,7 @@ def require_inside(points: Points, size: Size, side: str) -> None:
 def _from_json(path: Path, text: str) -> list[list[float]]:
     try:
         data = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError(f"{path} is not JSON: {_EXPECTED}") from None
     if not isinstance(data, list):
         raise InputError(f"{path} is no list of points: {_EXPECTED}")
@@ -63,11 +63,14 @@ def _from_json(path: Path, text: str) -> list[list[float]]:
 
 
 def _from_csv(path: Path, text: str) -> list[list[float]]:
-    lines = [
-        (n, row)
-        for n, row in enumerate(csv.reader(io.StringIO(text)), 1)
-        if row and not row[0].startswith("#")
-    ]
+    try:
+        lines = [
+            (n, row)
+            for n, row in enumerate(csv.reader(io.StringIO(text)), 1)
+            if row and not row[0].startswith("#")
+        ]
+    except csv.Error as e:
+        raise InputError(f"{path} is no table of points ({e}): {_EXPECTED}") from None
     order = list(range(4))
     if lines and set(COLUMNS) <= {name.strip() for name in lines[0][1]}:
         heading = [name.strip() for name in lines.pop(0)[1]]

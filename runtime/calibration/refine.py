@@ -64,6 +64,8 @@ _GLIMPSE = 2
 _SOFT = (4.0, 2.0, 1.0, 0.5)
 """Sigmas, in pixels, the scores are blurred with while the displacement closes in."""
 _TERMS = {1: 4, 2: 6, 3: 8, 4: 9}
+_NONE = -1.0
+"""Agreement of what cannot be compared."""
 _WEAKEST = 0.12
 """Mean agreement of the patches below which the pictures do not show the same."""
 
@@ -103,10 +105,12 @@ def refine(pairs: Sequence[ImagePair], start: Calibration, bend: bool = True, se
         found = [_through(levels[:_GLIMPSE], each, steps, bend) for each in starts]
         found = sorted(found, key=lambda r: -r.agreement)[:left]
         starts = [each.calibration for each in found]
-    found = [each for each in found if each.agreement > _NEARLY * found[0].agreement]
+    found = [found[0], *(each for each in found[1:] if each.agreement > _NEARLY * found[0].agreement)]
     # A lens let loose too early may bend the picture to where it stays bent: without it first, as well.
     ways = (MEASURING, LENS_LAST) if bend else (MEASURING,)
     ends = [_through(levels, each.calibration, way, bend) for each in found for way in ways]
+    # Finding looks from afar, and may leave a start that was right already.
+    ends.append(_through(levels, start, MEASURING, bend))
     best = max(ends, key=lambda r: r.agreement)
     if best.agreement < _WEAKEST:
         raise InputError(
@@ -123,9 +127,17 @@ def left_over(pairs: Sequence[ImagePair], calibration: Calibration) -> tuple[Res
     Args:
         pairs: infrared and visible pictures of the calibration's sizes.
         calibration: to be judged; kept as it is.
+
+    Raises:
+        InputError: by this calibration the cameras do not see the same.
     """
     levels = [(level(ir), level(vi)) for ir, vi in pairs]
     moved = _through(levels, calibration, MEASURING[-2:], bend=False)
+    if moved.agreement <= _NONE:
+        raise InputError(
+            "by this calibration both cameras see too little of the same to judge: expected a calibration of "
+            "these two; calibrate anew"
+        )
     return Residual.of(_apart(moved.calibration, calibration)), moved.agreement
 
 
@@ -192,14 +204,14 @@ def _warped(ir: Floats, places: NDArray[np.float64]) -> tuple[Floats, NDArray[np
 def _through(
     levels: Sequence[tuple[Floats, Floats]], calibration: Calibration, steps: Sequence[Step], bend: bool
 ) -> Refined:
-    """Step after step; an agreement of -1 where the way leads out of the picture."""
+    """Step after step; an agreement of `_NONE` where the way leads out of the picture."""
     agreement = 0.0
     for step in steps:
         fitting = replace(step, degree=min(step.degree, 4 if bend else 3))
         try:
             calibration, agreement = _stepped(levels, calibration, fitting)
         except InputError:
-            return Refined(calibration, -1.0)
+            return Refined(calibration, _NONE)
     return Refined(calibration, agreement)
 
 

@@ -139,6 +139,7 @@ def run_points(args: argparse.Namespace) -> int:
         ir_lens=found.ir_lens,
         method="points",
         residual=found.residual,
+        baseline_m=known.baseline_m if known is not None else None,
         offset_s=known.offset_s if known is not None else None,
     )
     notes = [
@@ -229,11 +230,7 @@ def run_offset(args: argparse.Namespace) -> int:
     print(
         f"infrared stamps are {abs(found.seconds) * 1000:.1f} ms {ahead} visible ones "
         f"(± {found.uncertainty * 1000:.1f} ms, motion agrees by {found.agreement:.2f})"
-        + (
-            f" -> {args.out}"
-            if args.out is not None
-            else f": ufuser stream --offset {found.seconds * 1000:.1f}ms"
-        )
+        + (f" -> {args.out}" if args.out is not None else f": ufuser stream --ir-offset={found.seconds:.4f}")
     )
     return 0
 

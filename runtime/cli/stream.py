@@ -64,7 +64,8 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     add(
         "--agc",
         metavar="MODE",
-        help="thermal tone mapping: auto, linear, plateau, clahe, fixed (default: auto)",
+        help="thermal tone mapping: linear, plateau, clahe, fixed, or auto: plateau for raw counts, "
+        "8 bits as they come (default: auto)",
     )
     add("--grey", action="store_true", help="fuse luma alone, without colour")
     add("--no-marks", dest="marks", action="store_false", help="write no 'NO INFRARED' into the picture")

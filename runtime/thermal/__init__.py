@@ -90,7 +90,7 @@ class ThermalPipeline:
     def _start(self, dtype: np.dtype[Any] | None = None) -> None:
         config = self.config
         if config.mode == "auto":
-            config = replace(config, mode="fixed" if dtype == np.uint8 else "linear", fixed=None)
+            config = replace(config, mode="fixed" if dtype == np.uint8 else "plateau", fixed=None)
         self._freeze, self._dead, self._tone = FreezeDetector(), DeadPixels(), ToneMapper(config)
         self._toned = np.empty((0, 0), np.uint8)
 

@@ -20,7 +20,7 @@ class ThermalConfig:
 
     mode: str = "auto"
     """"linear" stretches between two percentiles; "plateau" equalises a clipped histogram; "clahe" equalises
-    tile by tile after a linear stretch; "fixed" uses `fixed` for all time. "auto" is "linear" for raw counts
+    tile by tile after a linear stretch; "fixed" uses `fixed` for all time. "auto" is "plateau" for raw counts
     and leaves 8-bit pictures as the camera toned them."""
     low_percent: float = 1.0
     high_percent: float = 99.0
@@ -28,14 +28,15 @@ class ThermalConfig:
     fixed: tuple[float, float] | None = None
     """Counts that become black and white in mode "fixed"; None leaves 8-bit pictures as they are."""
     plateau: float = 2.0
-    """No level may count for more than this many times its even share: 1 is linear, large is full
-    equalisation."""
+    """No level may count for more than this many times its even share: near 1 is close to linear, large is
+    full equalisation."""
     clahe_clip: float = 2.0
     """Clip limit of each tile, as OpenCV counts it."""
     smoothing_s: float = 0.5
     """Time constant of limits and tables, seconds; 0 lets every frame have its own."""
     min_span: float = 32.0
-    """Counts, at least, from black to white: a blank wall shall not become a picture of noise."""
+    """Counts, at least, from black to white: a blank wall shall not become a picture of noise. Nor shall its
+    noise be equalised: "plateau" goes over to "linear" below four times this."""
     black_hot: bool = False
     """Warm is dark."""
     heal: bool = True

@@ -21,6 +21,8 @@ _CUT = 0.5
 _LEVELS = 256
 """Bins of the plateau's histogram between black and white. Finer ones hold too few pixels: clipping them would
 turn noise into flicker."""
+_RICH = 4.0
+"""Times `min_span` between black and white, from which on the plateau's table is used alone."""
 _SLOWER = 4.0
 """The plateau's table follows so much slower than limits do: where much of the picture shares one count, a
 table's rounding lifts all of it by one level at once."""
@@ -132,7 +134,10 @@ class ToneMapper:
         clipped = np.minimum(histogram, self._config.plateau * histogram.sum() / _LEVELS)
         cumulative = np.concatenate(([0.0], np.cumsum(clipped)))
         table = np.zeros(len(below), np.float32)
-        levels = np.interp(np.arange(first, last + 1), edges, cumulative)
-        table[first : last + 1] = levels * (255.0 / max(cumulative[-1], 1e-9))
+        counts = np.arange(first, last + 1)
+        levels = np.interp(counts, edges, cumulative) / max(cumulative[-1], 1e-9)
+        # Where next to nothing is seen, the many counts in the middle are its noise.
+        rich = min(max(((high - low) / self._config.min_span - 1) / (_RICH - 1), 0.0), 1.0)
+        table[first : last + 1] = 255.0 * (rich * levels + (1 - rich) * (counts - low) / (high - low))
         table[last + 1 :] = 255.0
         return table

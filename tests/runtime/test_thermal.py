@@ -42,7 +42,7 @@ def noisy(
 # Flicker
 
 
-@pytest.mark.parametrize("text", ["linear", "plateau", "clahe", "fixed:900:4500"])
+@pytest.mark.parametrize("text", ["auto", "linear", "plateau", "clahe", "fixed:900:4500"])
 def test_mean_level_flickers_at_most_a_quarter_of_per_frame_stretching(street: np.ndarray, text: str) -> None:
     pipeline = ThermalPipeline(ThermalConfig.from_text(text))
     steady = [pipeline(frame(image, k)).image.mean() for k, image in enumerate(street)]
@@ -111,10 +111,18 @@ def test_fixed_limits_never_move() -> None:
         np.testing.assert_allclose(toned, np.clip((image - 1000.0) * 0.255, 0, 255), atol=0.5 + 1e-6)
 
 
-def test_auto_leaves_8_bits_and_stretches_raw_counts() -> None:
+def test_auto_leaves_8_bits_and_equalises_raw_counts(street: np.ndarray) -> None:
     level = (noisy() // 16).astype(np.uint8)
     np.testing.assert_array_equal(ThermalPipeline()(frame(level)).image, level)
-    assert np.ptp(ThermalPipeline()(frame(noisy())).image) == 255
+    plain, auto, plateau = (
+        ThermalPipeline(ThermalConfig.from_text(text))(frame(street[0])).image
+        for text in ("linear", "auto", "plateau")
+    )
+    np.testing.assert_array_equal(auto, plateau)
+    assert np.ptp(auto) == 255
+    # A cold sky leaves the street few levels of a linear stretch.
+    houses = np.s_[80:120, 20:80]
+    assert auto[houses].std() > 2 * plain[houses].std()
 
 
 @pytest.mark.parametrize("text", TONES)
@@ -126,10 +134,11 @@ def test_black_hot_is_the_negative(text: str) -> None:
     np.testing.assert_array_equal(black, 255 - white)
 
 
-def test_a_blank_wall_is_not_stretched_into_noise() -> None:
+@pytest.mark.parametrize("text", ["auto", "linear", "plateau"])
+def test_a_blank_wall_is_not_stretched_into_noise(text: str) -> None:
     rng = np.random.default_rng(0)
     wall = np.rint(3000 + rng.normal(0, 2, (96, 128))).astype(np.uint16)
-    toned = ThermalPipeline(ThermalConfig.from_text("linear"))(frame(wall)).image
+    toned = ThermalPipeline(ThermalConfig.from_text(text))(frame(wall)).image
     assert toned.std() < 20
     assert toned.mean() == pytest.approx(127, abs=12)
 

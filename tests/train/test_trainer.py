@@ -33,8 +33,9 @@ def arguments(project: Path, *more: str, out: str = "out") -> list[str]:
     return [str(project / w) if w in paths else w for w in words] + ["--threads", "1", *more]
 
 
-def start(project: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "train", *arguments(project, *more)]
+def start(project: Path, *more: str, code: str = "") -> subprocess.Popen[str]:
+    """A training in a process of its own, by `python -m train` or by a line of Python."""
+    command = [sys.executable, *(["-c", code] if code else ["-m", "train"]), *arguments(project, *more)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -128,24 +129,18 @@ def test_a_run_killed_and_resumed_is_the_unbroken_run_bit_for_bit(
 
 
 def test_ctrl_c_ends_with_one_line_and_130_and_runs_do_not_mix(
-    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, step = project / "out", Trainer._train_step
-
-    def pressed(trainer: Trainer) -> dict[str, float]:
-        if trainer._step == 3:
-            signal.raise_signal(signal.SIGINT)
-        return step(trainer)
-
-    # A test run in a shell's background ignores Ctrl-C.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "_train_step", pressed)
-            assert main(arguments(project)) == 130
-    finally:
-        signal.signal(signal.SIGINT, before)
-    said = capsys.readouterr().err
+    out = project / "out"
+    change(project, "steps = 6", "steps = 60000")
+    # A test run in a shell's background ignores Ctrl-C, and its children would, too.
+    heeding = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heeding}; from train.__main__ import main; sys.exit(main())"
+    process = start(project, code=code)
+    wait_for(out / "last.pt", process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
     assert said.splitlines()[-1] == f"interrupted: --resume goes on from the last checkpoint in {out}"
     assert "Traceback" not in said
     assert not list(out.glob(".*.partial"))
