@@ -192,7 +192,7 @@ class Calibration:
             ) from None
         except OSError as e:
             raise InputError(f"cannot read {path}: {e.strerror}") from None
-        except ValueError:
+        except (ValueError, RecursionError):  # nested a thousand deep
             raise InputError(f"{path} is not JSON: expected a file that `ufuser calibrate` wrote") from None
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise InputError(f"{path} is no calibration: expected a file that `ufuser calibrate` wrote")
@@ -224,7 +224,7 @@ def _from_json(path: str | Path, data: dict[str, Any]) -> Calibration:
     except (ValueError, TypeError, AttributeError) as e:
         raise InputError(f"{path} is damaged ({e}): expected a whole calibration; make it anew") from None
     # A homography that mirrors or flattens shows nothing of any use.
-    if not np.linalg.det(found.homography[:2, :2]) > 1e-6:
+    if not (np.linalg.det(found.homography[:2, :2]) > 1e-6 and np.linalg.det(found.homography) > 1e-9):
         raise InputError(f"{path} holds a homography that mirrors or flattens the picture: calibrate anew")
     return found
 
@@ -311,7 +311,12 @@ def _lens_json(lens: Lens | None) -> dict[str, Any] | None:
 
 
 def _lens(data: Any) -> Lens | None:
-    return None if data is None else Lens(_array(data["matrix"], (3, 3)), _array(data["distortion"], (5,)))
+    if data is None:
+        return None
+    lens = Lens(_array(data["matrix"], (3, 3)), _array(data["distortion"], (5,)))
+    if not (lens.matrix[0, 0] > 0 and lens.matrix[1, 1] > 0 and lens.matrix[2].tolist() == [0, 0, 1]):
+        raise ValueError("a lens matrix without focal lengths")
+    return lens
 
 
 def _residual(data: Any) -> Residual | None:

@@ -54,7 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     add("--max-age", type=_time, metavar="S", help="hold: oldest infrared shown again (default: 0.25)")
     add(
         "--ir-offset",
-        type=float,
+        type=_time,
         metavar="S",
         help="infrared's stamps are ahead by, such as 12ms (default: the calibration's)",
     )

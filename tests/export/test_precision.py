@@ -16,7 +16,15 @@ import torch
 from onnx import TensorProto, helper
 
 from export import int8, lowering, to_onnx
-from export.fidelity import Difference, compare, onnx_network, pairs_in, real_samples, synthetic_samples
+from export.fidelity import (
+    Difference,
+    Network,
+    compare,
+    onnx_network,
+    pairs_in,
+    real_samples,
+    synthetic_samples,
+)
 from export.lowering import Lowering
 from export.onnx_file import load_onnx, metadata_of
 from export.precision import PSNR_FLOOR, to_half
@@ -41,6 +49,12 @@ def graphs() -> dict[str, bytes]:
         "fp32": shipped.read_bytes(),
         "fp16": trace(to_half(rewrite(model)), 20).SerializeToString(),
     }
+
+
+@pytest.fixture(scope="module")
+def networks(graphs: dict[str, bytes]) -> dict[str, Network]:
+    """Both, run by ONNX Runtime."""
+    return {name: onnx_network(graph) for name, graph in graphs.items()}
 
 
 def element_types(model: onnx.ModelProto) -> dict[str, int]:
@@ -103,25 +117,25 @@ def frames(kind: str, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (1024, 1280)])
 @pytest.mark.parametrize("kind", ["black", "saturated", "noise"])
 def test_no_overflow_at_sizes_where_a_sum_of_squares_would(
-    graphs: dict[str, bytes], kind: str, height: int, width: int
+    networks: dict[str, Network], kind: str, height: int, width: int
 ) -> None:
     ir, vi = frames(kind, height, width)
-    fp16 = onnx_network(graphs["fp16"])(ir, vi)
+    fp16 = networks["fp16"](ir, vi)
     assert np.isfinite(fp16).all()
     # Plain frames and noise look alike everywhere: a small one tells what the large one should be like.
-    fp32 = onnx_network(graphs["fp32"])(ir[..., :240, :320].copy(), vi[..., :240, :320].copy())
+    fp32 = networks["fp32"](ir[..., :240, :320].copy(), vi[..., :240, :320].copy())
     assert abs(float(fp16.mean()) - float(fp32.mean())) < 0.02
     if height == 480:
-        assert np.abs(fp16 - onnx_network(graphs["fp32"])(ir, vi)).max() < 0.01
+        assert np.abs(fp16 - networks["fp32"](ir, vi)).max() < 0.01
 
 
-def test_with_every_result_rounded_to_half(graphs: dict[str, bytes]) -> None:
+def test_with_every_result_rounded_to_half(graphs: dict[str, bytes], networks: dict[str, Network]) -> None:
     """Unoptimised, ONNX Runtime rounds after every operator, as a GPU does; optimised, it leaves some out."""
     for kind in ("opposite", "noise"):
         ir, vi = frames(kind, 240, 320)
         rounded = int8.simulated(graphs["fp16"])(ir, vi)
         assert np.isfinite(rounded).all()
-        assert np.abs(rounded - onnx_network(graphs["fp32"])(ir, vi)).max() < 0.01
+        assert np.abs(rounded - networks["fp32"](ir, vi)).max() < 0.01
 
 
 def test_an_island_less_would_overflow() -> None:
@@ -132,11 +146,11 @@ def test_an_island_less_would_overflow() -> None:
     assert torch.zeros(1).half().clamp_min(1e-12).item() == 0, "the floor under a norm"
 
 
-def test_psnr_on_validation_pairs(graphs: dict[str, bytes]) -> None:
+def test_psnr_on_validation_pairs(networks: dict[str, Network]) -> None:
     if not PAIRS.is_dir():
         pytest.skip(f"no {PAIRS.relative_to(ROOT.parent)} beside the repository")
     pairs = pairs_in(PAIRS, VALIDATION)[::4]
-    found = compare(onnx_network(graphs["fp32"]), onnx_network(graphs["fp16"]), real_samples(pairs))
+    found = compare(networks["fp32"], networks["fp16"], real_samples(pairs))
     assert found.lowest_psnr_db >= PSNR_FLOOR["fp16"], found
 
 

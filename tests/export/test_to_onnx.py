@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -17,6 +20,8 @@ from export.to_onnx import get_parser, main, parity
 from train.checkpoint import load_model
 from train.errors import InputError
 from train.models.ufuser import UFuser
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_dimensions_and_names(export: SimpleNamespace) -> None:
@@ -65,6 +70,26 @@ def test_agrees_with_pytorch_at_shapes_it_was_not_traced_at(
 def test_says_what_it_checked(export: SimpleNamespace) -> None:
     assert export.stderr.count("largest difference from PyTorch") == 3
     assert "GMACs at 264x400" in export.stdout
+
+
+def test_verify_finds_checkpoint_and_export_equal(export: SimpleNamespace, tmp_path: Path) -> None:
+    """`export/verify.py` as it stands in the docs; here, because an export takes half a minute."""
+    heat = tmp_path / "heat.png"
+    script = ROOT / "export" / "verify.py"
+    words = [
+        str(export.checkpoint),
+        str(export.onnx),
+        "--heatmap",
+        str(heat),
+        "--shapes",
+        "1x64x64",
+        "2x72x104",
+    ]
+    done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "pass" in done.stdout
+    assert "PyTorch, CPU" in done.stdout
+    assert cv2.imread(str(heat)) is not None
 
 
 def test_parity_tells_another_network(export: SimpleNamespace) -> None:

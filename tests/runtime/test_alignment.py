@@ -212,6 +212,8 @@ def test_a_bare_file_is_enough(tmp_path: Path) -> None:
         ({"vi_size": "640x480"}, "is damaged"),
         ({"ir_lens": {"matrix": [[1, 0, 0]] * 3}}, "has no 'distortion'"),
         ({"ir_lens": 5}, "is damaged"),
+        ({"ir_lens": {"matrix": [[0, 0, 0]] * 3, "distortion": [0] * 5}}, "without focal lengths"),
+        ({"homography": [[1, 0, 0], [0, 1, 0], [0, 0, 0]]}, "mirrors or flattens"),
         ({"residual_px": {"rms": 1}}, "has no 'median'"),
         ({"distance_m": "far"}, "is damaged"),
         ({"offset_ms": float("inf")}, "is damaged"),
@@ -230,7 +232,13 @@ def test_damaged_files(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no file"), (b"{", "is not JSON"), (b"\xff\xfe", "is not JSON"), (b"[]", "is no")],
+    [
+        (None, "no file"),
+        (b"{", "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b"[]", "is no"),
+    ],
 )
 def test_files_that_are_none(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "c.json"
