@@ -82,7 +82,7 @@ def curve(log: list[Row], title: str) -> bytes:
     """A PNG of the loss and of each of its terms over steps: dashed in training, solid in validation."""
     from matplotlib.figure import Figure  # slow to import: only where a curve is drawn
 
-    figure = Figure(figsize=(11, 4.5), dpi=100)
+    figure = Figure(figsize=(12.5, 4.5), dpi=100)
     steps = [row["step"] for row in log]
     names = [key.removeprefix("validation_") for key in log[0] if key.startswith("validation_")]
     axes = figure.subplots(1, 2)
@@ -94,10 +94,11 @@ def curve(log: list[Row], title: str) -> bytes:
                 axis.plot(steps, values, style, marker=".", markersize=4, color=f"C{k}", label=label)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+    axes[0].legend(fontsize=8)
+    axes[1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))  # so many would cover the lines
     axes[0].set_title(f"{title}: loss")
     axes[1].set_title("its terms, weighted")
-    figure.subplots_adjust(left=0.06, right=0.985, top=0.92, bottom=0.11, wspace=0.14)
+    figure.subplots_adjust(left=0.05, right=0.84, top=0.92, bottom=0.11, wspace=0.14)
     data = io.BytesIO()
     figure.savefig(data, format="png")
     return data.getvalue()
