@@ -40,7 +40,7 @@ def test_the_curve_shows_the_losses() -> None:
     logs = ([row(2, 1.0)], [row(2, 1.0), row(4, 0.5)], [row(2, 1.0), row(4, 2.0)])
     drawn = [cv2.imdecode(np.frombuffer(curve(log, "x"), np.uint8), cv2.IMREAD_COLOR) for log in logs]
     shapes = {x.shape for x in drawn if x is not None}
-    assert shapes == {(450, 1100, 3)}
+    assert shapes == {(450, 1250, 3)}
     assert not np.array_equal(drawn[0], drawn[1])
     assert not np.array_equal(drawn[1], drawn[2])
     colours = {tuple(c) for c in drawn[1].reshape(-1, 3).tolist()}  # type: ignore[union-attr]
