@@ -96,9 +96,9 @@ def profiles_of(args: argparse.Namespace) -> tuple[Profile, ...]:
     return tuple(Profile(*trio) for trio in zip(*extents, strict=True))
 
 
-def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
-    """Carry out the command line. Raises InputError."""
-    flags = BuildFlags(
+def flags_of(args: argparse.Namespace) -> BuildFlags:
+    """How the command line asks to build."""
+    return BuildFlags(
         args.workspace,
         args.optimization_level,
         args.tf32,
@@ -106,6 +106,11 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
         args.hardware_compatible,
         args.refit,
     )
+
+
+def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
+    """Carry out the command line. Raises InputError."""
+    flags = flags_of(args)
     plan = make_plan(args.onnx, profiles_of(args), flags, args.out)
     if args.script:
         write_bytes(args.script, plan.script().encode())

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 
 from export.tensorrt_build import check_types, find_device, layer_types
 from export.tensorrt_plan import BuildFlags, make_plan
-from export.to_tensorrt import get_parser, main, profiles_of
+from export.to_tensorrt import flags_of, get_parser, main, profiles_of
 from runtime import Fuser
 from runtime.engines.manifest import DeviceFacts, Manifest
 from runtime.errors import InputError
@@ -112,14 +112,7 @@ def test_dry_run_as_json(model: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 def test_the_key_depends_on_everything_that_makes_the_engine(model: Path, tmp_path: Path) -> None:
     def plan(*words: str, onnx_file: Path = model) -> Any:
         args = get_parser().parse_args(["--onnx", str(onnx_file), *words])
-        flags = BuildFlags(
-            args.workspace,
-            args.optimization_level,
-            args.tf32,
-            args.version_compatible,
-            args.hardware_compatible,
-            args.refit,
-        )
+        flags = flags_of(args)
         return make_plan(onnx_file, profiles_of(args), flags, tmp_path / "F.engine")
 
     here = DeviceFacts("10.3.0", "Orin", "8.7", driver="12.6")
