@@ -47,7 +47,7 @@ def audit(models: Sequence[tuple[str, Path]], sizes: Sequence[Size]) -> list[Aud
             printed U-Fuser; there is no printed figure for others.
         sizes: where; other sizes than the table's are compared with the printed figure scaled by the pixels.
     """
-    from benchmarks.fnet import FNet
+    from train.models.fnet import FNet
     from train.models.ufuser import UFuser
 
     rows: list[Audited] = []

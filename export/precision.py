@@ -12,8 +12,10 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from export.rewrite import GramAttention, Standardise
+from export.rewrite_daefuse import DepthwiseGramAttention
+from export.rewrite_ufuser import GramAttention, Standardise
 from train.errors import InputError
+from train.models.lite import ChannelStatistic
 from train.models.ufuser import ChannelAttention, ChannelLayerNorm
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -45,7 +47,7 @@ def half_attention(attention: GramAttention) -> GramAttention:
 
 
 class HalfNetwork(nn.Module):
-    """A half-precision network behind float32 inputs and a float32 output."""
+    """A half-precision network behind float32 inputs and float32 outputs."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
@@ -58,7 +60,9 @@ class HalfNetwork(nn.Module):
 
 _ISLANDS: dict[type[nn.Module], Callable[..., nn.Module]] = {
     GramAttention: half_attention,
+    DepthwiseGramAttention: half_attention,
     Standardise: Float32Island,
+    ChannelStatistic: Float32Island,
     nn.Sigmoid: Float32Island,
 }
 
@@ -67,7 +71,8 @@ def to_half(rewritten: nn.Module) -> HalfNetwork:
     """A copy of a rewritten network (see `rewrite`) in half precision with float32 islands.
 
     The islands: the statistics of every LayerNorm, whose squares overflow 65504 from a level of 256 on; those
-    of `GramAttention`; the last sigmoid, because half precision rounds levels near 1 by 5e-4.
+    of `GramAttention` and of Lite's `ChannelStatistic`, sums over a whole picture; the last sigmoid, because half
+    precision rounds levels near 1 by 5e-4.
 
     Raises:
         InputError: the network has statistics that no island is known for.

@@ -1,226 +1,37 @@
 """Exact rewrites: the same answer by fewer operations.
 
-`rewrite` returns a copy of a trained network in which every step below has been made. Each is an identity of
-real arithmetic (borders included); in float32 the answers differ by rounding, which the tests hold under 1e-5.
-What each is worth is in docs/speed.md.
+Each is an identity of real arithmetic (borders included); in float32 the answers differ by rounding, which the
+tests hold under 1e-5. What is done to which network is in the module named after it.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from train.models.ufuser import (
-    HEADS,
-    ChannelAttention,
-    ChannelLayerNorm,
-    GatedFeedForward,
-    GlobalFeature,
-)
-
-EPSILON = 1e-5  # of the network's LayerNorm
-
-
-def folded_qkv(attention: ChannelAttention) -> Tensor:
-    """The 1×1 and the 3×3 convolution of q, k, v as one kernel, 3C×C×3×3, float64.
-
-    Neither has a bias, nothing stands between them, and the 3×3 pads with zeros, which the 1×1 maps to zeros:
-    W[o, i] = Σ_m W3[o, m] · W1[m, i], at the borders too.
-    """
-    pointwise = attention.qkv1.weight.detach().double()[:, :, 0, 0]
-    return torch.einsum("omhw,mi->oihw", attention.qkv2.weight.detach().double(), pointwise)
-
-
-def _conv(weight: Tensor, bias: Tensor | None = None, **options: object) -> nn.Conv2d:
-    """A convolution with the given kernel (cout×cin/groups×kh×kw) and bias."""
-    groups = options.get("groups", 1)
-    assert isinstance(groups, int)
-    cout, cin, *size = weight.shape
-    conv = nn.Conv2d(cin * groups, cout, tuple(size), bias=bias is not None, **options)  # type: ignore[arg-type]
-    conv.weight = nn.Parameter(weight.float().contiguous(), requires_grad=False)
-    if bias is not None:
-        conv.bias = nn.Parameter(bias.float().contiguous(), requires_grad=False)
-    return conv
-
-
-def single_channel_attention(attention: ChannelAttention) -> nn.Conv2d:
-    """Attention with as many heads as channels, as the one 3×3 convolution that it is.
-
-    Each attention map is then a softmax over one element, which is 1 whatever q and k are. What remains is
-    the output projection of v.
-    """
-    value = folded_qkv(attention)[2 * HEADS :]
-    projection = attention.proj.weight.detach().double()[:, :, 0, 0]
-    return _conv(torch.einsum("om,mihw->oihw", projection, value), padding=1)
-
-
-class GramAttention(nn.Module):
-    """Channel attention over the map seen channels last, all heads in one C×C product.
-
-    - q, k and v come from three folded convolutions: what one convolution would give would have to be split.
-    - The norms of q and k divide the small product k qᵀ; no map is normalised pixel by pixel. Pairs of channels
-      that belong to different heads are masked out of the softmax: computing them costs less than keeping the
-      heads apart, for which engines leave the layout of their convolutions.
-    - The output projection is multiplied onto the attention map, not onto the picture.
-
-    The statistics are float32 whatever the maps are: in half precision sums of squares over a picture
-    overflow, and 1e-12, the floor under the norms in F.normalize, is zero.
-    """
-
-    def __init__(self, attention: ChannelAttention) -> None:
-        super().__init__()
-        kernel = folded_qkv(attention)
-        self.channels = channels = kernel.shape[1]
-        self.query, self.key, self.value = (_conv(part, padding=1) for part in kernel.chunk(3))
-        per_head = channels // HEADS
-        own_head = torch.eye(HEADS).repeat_interleave(per_head, 0).repeat_interleave(per_head, 1).bool()
-        scale = attention.scale.detach().flatten().repeat_interleave(per_head)
-        self.scale = nn.Parameter(scale, requires_grad=False)  # of each row of q
-        self.mask = nn.Parameter(torch.zeros(channels, channels).masked_fill(~own_head, -1e30), False)
-        self.projection = nn.Parameter(attention.proj.weight.detach()[:, :, 0, 0].t().clone(), False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[2:]
-        q, k, v = (
-            conv(x).permute(0, 2, 3, 1).reshape(-1, height * width, self.channels)
-            for conv in (self.query, self.key, self.value)
-        )
-        mixed = v @ self.mixing(q.float(), k.float()).to(v.dtype)
-        return torch.reshape(mixed, (-1, height, width, self.channels)).permute(0, 3, 1, 2)
-
-    def mixing(self, q: Tensor, k: Tensor) -> Tensor:
-        """B×C×C: what each channel of v (rows) gives to each channel of the output; q and k are B×HW×C."""
-        norm_q, norm_k = (torch.linalg.vector_norm(t, dim=1, keepdim=True).clamp_min(1e-12) for t in (q, k))
-        cosine = (k.transpose(1, 2) @ q) / (norm_k.transpose(1, 2) * norm_q)
-        attention = (cosine * self.scale.float() + self.mask.float()).softmax(dim=1)
-        return torch.matmul(attention, self.projection.float())
-
-
-class Standardise(nn.Module):
-    """LayerNorm over channels without its affine part, in whatever layout the map has.
-
-    The fused operator wants channels last; engines whose convolutions keep channels in blocks transpose the
-    map there and back. Here the mean is taken off by a 1×1 convolution with I − 1/C (for 8 channels by
-    a reduction, as fast and without its multiplications), and the variance is a 1×1 convolution of the
-    squares, with epsilon as its bias.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        centring = (torch.eye(channels, dtype=torch.float64) - 1 / channels)[:, :, None, None]
-        self.centre = _conv(centring) if channels > HEADS else SubtractMean()
-        self.variance = nn.Conv2d(channels, 1, 1).requires_grad_(False)
-        self.variance.weight.fill_(1 / channels)
-        assert self.variance.bias is not None
-        self.variance.bias.fill_(EPSILON)
-
-    def forward(self, x: Tensor) -> Tensor:
-        centred: Tensor = self.centre(x)
-        deviation: Tensor = self.variance(centred * centred).sqrt()
-        return centred / deviation
-
-
-class SubtractMean(nn.Module):
-    """x less its mean over channels."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x - x.mean(dim=1, keepdim=True)
-
-
-def standardised_norm(norm: ChannelLayerNorm) -> nn.Sequential:
-    """`Standardise` and the affine part, as the scale and shift of a batch normalisation at rest.
-
-    The shift can't go on into a zero-padded convolution: at the border the padding would have none.
-    """
-    channels = norm.body.weight.shape[0]
-    affine = nn.BatchNorm2d(channels, eps=0.0)  # its statistics are those of nothing: mean 0, variance 1
-    affine.weight = nn.Parameter(norm.body.weight.detach().clone(), requires_grad=False)
-    affine.bias = nn.Parameter(norm.body.bias.detach().clone(), requires_grad=False)
-    return nn.Sequential(Standardise(channels), affine).eval()
-
-
-def fold_affine(norm: ChannelLayerNorm, mlp: GatedFeedForward) -> Standardise:
-    """Move a norm's affine part into the 1×1 convolution after it, in place; what is left of the norm."""
-    pointwise = mlp.project_in.weight.detach().double()
-    folded = nn.Conv2d(pointwise.shape[1], pointwise.shape[0], 1).requires_grad_(False)
-    folded.weight.copy_(pointwise * norm.body.weight.detach().double()[:, None, None])
-    assert folded.bias is not None
-    folded.bias.copy_(pointwise[:, :, 0, 0] @ norm.body.bias.detach().double())
-    mlp.project_in = folded
-    return Standardise(pointwise.shape[1])
-
-
-class TwoPathFeedForward(nn.Module):
-    """Gated feed-forward with gate and value as two paths from one reflected map: nothing to split.
-
-    Reflection commutes with a 1×1 convolution, so it comes first, where the map is half as wide.
-    """
-
-    def __init__(self, mlp: GatedFeedForward) -> None:
-        super().__init__()
-        self.pad = nn.ReflectionPad2d(1)
-        dense = mlp.project_out.weight.shape[0] == HEADS
-        self.gate, self.value = nn.ModuleList(dense_paths(mlp) if dense else grouped_paths(mlp))
-        self.project_out = mlp.project_out
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.pad(x)
-        answer: Tensor = self.project_out(F.gelu(self.gate(x)) * self.value(x))
-        return answer
-
-
-def _halves(conv: nn.Conv2d) -> Iterator[nn.Conv2d]:
-    """The first and the second half of a convolution's outputs, as unpadded convolutions."""
-    biases = (None, None) if conv.bias is None else conv.bias.detach().chunk(2)
-    # One group reads all inputs in both halves, several groups divide them.
-    groups = max(1, conv.groups // 2)
-    for weight, bias in zip(conv.weight.detach().chunk(2), biases, strict=True):
-        yield _conv(weight, bias, groups=groups)
-
-
-def grouped_paths(mlp: GatedFeedForward) -> list[nn.Sequential]:
-    """Gate and value, each a 1×1 and a 3×3 convolution in groups of two channels."""
-    pairs = zip(_halves(mlp.project_in), _halves(mlp.dwconv), strict=True)
-    return [nn.Sequential(inward, grouped) for inward, grouped in pairs]
-
-
-def dense_paths(mlp: GatedFeedForward) -> list[nn.Conv2d]:
-    """Gate and value, each the 1×1 and the grouped 3×3 convolution as one dense 3×3.
-
-    The dense kernel has more multiplications, 9·2C² instead of 2C² + 36C a pixel, but grouped convolutions of
-    two channels run at a small share of a processor's speed: it pays at 8 channels.
-    """
-    inward = mlp.project_in
-    pointwise = inward.weight.detach().double()[:, :, 0, 0]
-    grouped = mlp.dwconv.weight.detach().double()  # 2C × 2 × 3 × 3
-    pairs = pointwise.reshape(-1, 2, pointwise.shape[1])  # the two inputs of each group …
-    pairs = pairs.repeat_interleave(2, dim=0)  # … for each of its two outputs
-    weight = torch.einsum("omhw,omi->oihw", grouped, pairs)
-    shift = None
-    if inward.bias is not None:
-        shifts = inward.bias.detach().double().reshape(-1, 2).repeat_interleave(2, dim=0)
-        shift = torch.einsum("omhw,om->o", grouped, shifts)
-    return list(_halves(_conv(weight, shift)))
-
-
-def rewrite_global_feature(feature: GlobalFeature) -> None:
-    """Make every rewrite in one global branch, in place."""
-    single = feature.attn.proj.weight.shape[0] == HEADS  # one channel a head, at full resolution
-    attention = single_channel_attention(feature.attn) if single else GramAttention(feature.attn)
-    feature.attn = attention  # type: ignore[assignment]
-    feature.norm1 = standardised_norm(feature.norm1)  # type: ignore[assignment]
-    feature.norm2 = fold_affine(feature.norm2, feature.mlp)  # type: ignore[assignment]
-    feature.mlp = TwoPathFeedForward(feature.mlp)  # type: ignore[assignment]
+from export.rewrite_daefuse import rewrite_daefuse
+from export.rewrite_fnet import DeployedFNet
+from export.rewrite_lite import rewrite_lite
+from export.rewrite_ufuser import rewrite_ufuser
+from train.models.daefuse import DAEFuse
+from train.models.fnet import FNet
+from train.models.lite import Lite
+from train.models.ufuser import UFuser
 
 
 def rewrite(model: nn.Module) -> nn.Module:
-    """A copy of a trained network with all exact rewrites made, in evaluation mode; the original stays."""
+    """A copy of a trained network with all exact rewrites made, in evaluation mode; the original stays.
+
+    A network that none is known for comes back as it is.
+    """
     result = copy.deepcopy(model).eval().requires_grad_(False)
-    for module in list(result.modules()):
-        if isinstance(module, GlobalFeature):
-            rewrite_global_feature(module)
+    if isinstance(result, UFuser):
+        rewrite_ufuser(result)
+    elif isinstance(result, Lite):
+        rewrite_lite(result)
+    elif isinstance(result, DAEFuse):
+        rewrite_daefuse(result)
+    elif isinstance(result, FNet):
+        return DeployedFNet(result).eval().requires_grad_(False)
     return result

@@ -30,9 +30,11 @@ from export.lowering import Lowering, lower
 from export.onnx_file import add_metadata
 from export.precision import PRECISIONS, to_half
 from export.rewrite import rewrite
+from export.rewrite_fnet import thresholds, with_parts
 from export.simplify import constant_reshapes
 from train.checkpoint import load_model, write_atomically
 from train.errors import InputError
+from train.models.fnet import FNet
 
 SHAPE_MULTIPLE = 8
 TOLERANCE = 1e-4
@@ -66,7 +68,12 @@ def count_macs(model: nn.Module, height: int, width: int) -> int:
 
 
 def trace(model: nn.Module, opset: int) -> onnx.ModelProto:
-    """Export a network with symbolic batch, height and width (multiples of 8)."""
+    """Export a network with symbolic batch, height and width (multiples of 8).
+
+    A network with `part_names` answers those parts, too. They get their names in the graph, but are no outputs of it:
+    no engine has to keep them.
+    """
+    parts: tuple[str, ...] = getattr(model, "part_names", ())
     height, width = (SHAPE_MULTIPLE * torch.export.Dim(n, min=2, max=1024) for n in ("hf", "wf"))
     dims = {0: torch.export.Dim("batch", min=1, max=256), 2: height, 3: width}
     # A batch of 1 would freeze it; one tensor for both inputs would tie the second encoder to the first.
@@ -82,11 +89,12 @@ def trace(model: nn.Module, opset: int) -> onnx.ModelProto:
             external_data=False,
             opset_version=opset,
             input_names=["ir", "vi"],
-            output_names=["fused"],
+            output_names=["fused", *parts],
             verbose=False,
         )
         assert program is not None
     proto: onnx.ModelProto = program.model_proto
+    del proto.graph.output[1:]
     constant_reshapes(proto)
     _name_dimensions(proto)
     return proto
@@ -155,9 +163,12 @@ def export(
     rewritten = rewrite(reference)
     parameters = sum(p.numel() for p in reference.parameters())
     say("tracing the network (half a minute or so) …")
-    proto = trace(to_half(rewritten) if lowering.precision == "fp16" else rewritten, opset)
+    proto = trace(with_parts(to_half(rewritten) if lowering.precision == "fp16" else rewritten), opset)
     macs_per_pixel = count_macs(rewritten, 264, 400) / (264 * 400)
     _describe(proto, checkpoint, origin, parameters, macs_per_pixel)
+    if isinstance(reference, FNet):
+        scale = str(reference.net_u.coding.gamma)
+        add_metadata(proto, {"thresholds": json.dumps(thresholds(reference)), "feature_scale": scale})
     say("checking the graph …")
     onnx.checker.check_model(proto, full_check=True)
     largest, psnr_db = 0.0, None

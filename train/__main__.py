@@ -1,4 +1,4 @@
-"""`python -m train import|direct|sensing|emma`: bring in released weights, or train."""
+"""`python -m train import|direct|sensing|emma|daefuse`: bring in released weights, or train."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +66,28 @@ def get_parser() -> argparse.ArgumentParser:
     emma.add_argument("--sensing-vi", type=Path, metavar="A_v.safetensors")
     emma.set_defaults(run=run_emma)
 
-    for command in (direct, sensing, emma):
+    distill = commands.add_parser("distill", help="train a small network on the pictures of a large one")
+    distill.add_argument(
+        "--teacher", default="ufuser", help="shipped weights or a checkpoint (default: %(default)s)"
+    )
+    distill.add_argument(
+        "--lessons",
+        type=Path,
+        metavar="DIR",
+        help="where the teacher's pictures are kept; runs that differ only in the student share them "
+        "(default: --out/lessons)",
+    )
+    distill.set_defaults(run=run_distill)
+
+    daefuse = commands.add_parser(
+        "daefuse", help="train DAE-Fuse's autoencoder (phase 1) or fusion (phase 2) against discriminators"
+    )
+    daefuse.set_defaults(run=run_daefuse)
+
+    fnet = commands.add_parser("fnet", help="train FNet, with its inverse (stage 1) or alone (stage 2)")
+    fnet.set_defaults(run=run_fnet)
+
+    for command in (direct, sensing, emma, distill, fnet, daefuse):
         _add_training_arguments(command)
     return parser
 
@@ -143,6 +164,46 @@ def run_emma(args: argparse.Namespace) -> None:
         _train(setup, objective, setup.training, setup.validation, origin)
 
 
+def run_distill(args: argparse.Namespace) -> None:
+    """Have the teacher make its pictures, then train the student on them."""
+    from .distill import DistillObjective, Lessons, find_teacher, learning_data
+    from .processes import first_alone
+
+    with _prepared(args, "distill") as setup:
+        recipe = setup.recipe.distill
+        assert recipe is not None  # that is what _prepared checked
+        teacher, digest = find_teacher(args.teacher)
+        folder = args.lessons or args.out / "lessons"
+        lessons = Lessons(folder, setup.recipe, teacher, digest, setup.device)
+        with first_alone(setup.share):
+            training = lessons.write(setup.training, recipe.variants, setup.say)
+            validation = lessons.write(setup.validation, 1, setup.say)
+        online = replace(setup, recipe=replace(setup.recipe, data=learning_data(setup.recipe.data)))
+        objective = DistillObjective(recipe, setup.recipe.loss)
+        _train(online, objective, training, validation, {"teacher": digest})
+
+
+def run_daefuse(args: argparse.Namespace) -> None:
+    """Train a phase of DAE-Fuse."""
+    from .adversarial import objective_of
+
+    with _prepared(args, "daefuse") as setup:
+        recipe = setup.recipe.daefuse
+        assert recipe is not None  # that is what _prepared checked
+        objective = objective_of(recipe, setup.device, setup.share)
+        _train(setup, objective, setup.training, setup.validation, {})
+
+
+def run_fnet(args: argparse.Namespace) -> None:
+    """Train a stage of FNet."""
+    from .fnet import objective_of
+
+    with _prepared(args, "fnet") as setup:
+        recipe = setup.recipe.fnet
+        assert recipe is not None  # that is what _prepared checked
+        _train(setup, objective_of(recipe), setup.training, setup.validation, {})
+
+
 @dataclass(frozen=True)
 class _Setup:
     """What every training is made of."""
@@ -170,9 +231,10 @@ def _prepared(args: argparse.Namespace, paradigm: str) -> Iterator[_Setup]:
     """
     import torch
 
-    from .checkpoint import load_weights, read_checkpoint
+    from .checkpoint import load_weights, read_initial
     from .data import find_pairs, split_pairs
-    from .models import FUSION_MODELS, SENSING_MODELS, create, shape_multiple
+    from .models import create, kinds_for, shape_multiple
+    from .models.fnet import FNet, FNetPair
     from .processes import joined
     from .recipe import load_recipe, paradigm_of
     from .trainer import check_out
@@ -185,13 +247,14 @@ def _prepared(args: argparse.Namespace, paradigm: str) -> Iterator[_Setup]:
             + (f" a section [{paradigm}]" if paradigm else f"out a section [{other}]")
         )
     torch.manual_seed(recipe.seed)
-    kinds = SENSING_MODELS if paradigm == "sensing" else FUSION_MODELS
-    model = create(recipe.model, recipe.network, kinds)
+    model = create(recipe.model, recipe.network, kinds_for(paradigm))
     if recipe.data.crop % shape_multiple(model):
         raise InputError(
             f"{args.recipe} [data]: 'crop' must be a multiple of {shape_multiple(model)} for {recipe.model}, "
             f"got {recipe.data.crop}"
         )
+    if isinstance(model, (FNet, FNetPair)):
+        model.join_convolutions()  # the same answer sooner
     if args.threads is not None:
         if args.threads < 1:
             raise InputError(f"--threads {args.threads}: expected at least 1")
@@ -200,8 +263,9 @@ def _prepared(args: argparse.Namespace, paradigm: str) -> Iterator[_Setup]:
     training, validation = split_pairs(find_pairs(args.data), args.recipe.parent / recipe.data.validation)
     names = ["\n".join(pair.name for pair in side) for side in (training, validation)]
     origin: dict[str, object] = {"pairs": hashlib.sha256("\n\n".join(names).encode()).hexdigest()}
+    validation = validation[: recipe.data.validate_on or None]
     if args.init is not None:
-        load_weights(model, read_checkpoint(args.init)[0], str(args.init))
+        load_weights(model, read_initial(args.init, recipe.model), str(args.init))
         origin["init"] = _digest(args.init)
     with joined(args.device) as (share, device):
         yield _Setup(args, recipe, model, device, share, training, validation, origin)

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from .errors import InputError
-from .models import FUSION_MODELS, SENSING_MODELS, create
+from .models import FUSION_MODELS, PAIRED_MODELS, SENSING_MODELS, create
 
 FORMAT = "ufuser-checkpoint-1"
 
@@ -108,6 +108,15 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     if bad:
         raise InputError(f"{source} holds values that are not finite: {', '.join(bad[:5])}")
     model.load_state_dict(state)
+
+
+def read_initial(path: Path, model_name: str) -> dict[str, Tensor]:
+    """Weights to begin a network's training with: a checkpoint's, or the fusion network's in one of a pair."""
+    state, metadata = read_checkpoint(path)
+    if metadata.get("model") in PAIRED_MODELS and model_name in FUSION_MODELS:
+        inner = f"{model_name}."
+        return {k.removeprefix(inner): v for k, v in state.items() if k.startswith(inner)}
+    return state
 
 
 def load_model(path: Path, expected: str | None = None) -> tuple[nn.Module, dict[str, str]]:

@@ -20,6 +20,7 @@ from .recipe import DataRecipe
 
 Image = NDArray[np.float32]
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm"}
+DARKEST = (0.1, 0.5)  # of its level, what low light leaves of a visible picture
 SMALLEST = 16  # pixels an edge: the network halves three times and reflects at the borders
 
 
@@ -38,13 +39,16 @@ class Pair:
 
 
 class Example(Protocol):
-    """Two images of one scene and size that patches are cut from together."""
+    """Two or more images of one scene and size that patches are cut from together.
+
+    The first two are seen by cameras; any further ones are answers that go with them.
+    """
 
     @property
     def name(self) -> str: ...
 
     @property
-    def images(self) -> tuple[Path, Path]: ...
+    def images(self) -> tuple[Path, ...]: ...
 
 
 def read_grey(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -157,12 +161,12 @@ class PatchSampler:
     def batch(self, step: int, size: int, part: slice = slice(None)) -> tuple[Image, Image]:
         """The patches of one step: both images (ir and vi), B×1×crop×crop, float32 in [0, 1].
 
-        B is `size`, or less where only a part of the batch is asked for.
+        B is `size`, or less where only a part of the batch is asked for. Answers are further channels of the
+        second image.
         """
         places = range(size)[part]
         patches = [self._patch(np.random.default_rng([self._seed, step, 3, k])) for k in places]
-        first, second = (np.stack(side)[:, None] for side in zip(*patches, strict=True))
-        return np.ascontiguousarray(first), np.ascontiguousarray(second)
+        return in_two([np.stack(side)[:, None] for side in zip(*patches, strict=True)])
 
     def _load(self, path: Path) -> NDArray:
         if path in self._cache:
@@ -173,42 +177,74 @@ class PatchSampler:
             self._cache[path] = image
         return image
 
-    def _patch(self, rng: np.random.Generator) -> tuple[Image, Image]:
+    def _patch(self, rng: np.random.Generator) -> list[Image]:
         for attempt in range(20):
-            first, second = self._cut(rng)
-            if attempt == 19 or not (_low_contrast(first) or _low_contrast(second)):
+            patches = self._cut(rng)
+            if attempt == 19 or not any(map(_low_contrast, patches[:2])):
                 break
         turns, flip = int(rng.integers(4)), int(rng.integers(2))
-        first, second = (np.rot90(x, turns)[:, :: 1 - 2 * flip] for x in (first, second))
-        if rng.random() < self._recipe.invert:
-            first = 1 - first
-        tone = self._tone(rng)
-        other = tone if self._recipe.shared_jitter else None
-        return self._jitter(first, tone, rng), self._jitter(second, other, rng)
+        first, second, *answers = (np.rot90(x, turns)[:, :: 1 - 2 * flip] for x in patches)
+        seen = (noisy(x, self._recipe, rng) for x in retoned(first, second, self._recipe, rng))
+        return [*seen, *answers]
 
-    def _cut(self, rng: np.random.Generator) -> tuple[Image, Image]:
+    def _cut(self, rng: np.random.Generator) -> list[Image]:
         example = self._examples[int(rng.integers(len(self._examples)))]
-        first, second = (self._load(path) for path in example.images)
-        crop = self._recipe.crop
-        edge = min(self._recipe.margin, (min(first.shape) - SMALLEST) // 2)
-        height, width = (n - 2 * edge for n in first.shape)
+        images = [self._load(path) for path in example.images]
+        crop, shape = self._recipe.crop, images[0].shape
+        edge = min(self._recipe.margin, (min(shape) - SMALLEST) // 2)
+        height, width = (n - 2 * edge for n in shape)
         # An image smaller than the patch is enlarged until its shorter side fills it.
         scale = max(rng.uniform(*self._recipe.scale), crop / height, crop / width)
         span = round(crop / scale)  # pixels of the source that become the patch
         top, left = (edge + rng.integers(n - span + 1) for n in (height, width))
-        cut = (as_float(x[top : top + span, left : left + span]) for x in (first, second))
-        way = cv2.INTER_AREA if span > crop else cv2.INTER_LINEAR
-        a, b = (x if span == crop else cv2.resize(x, (crop, crop), interpolation=way) for x in cut)
+        return [resized(as_float(x[top : top + span, left : left + span]), crop, crop) for x in images]
+
+
+def in_two(images: Sequence[Image]) -> tuple[Image, Image]:
+    """B×1×H×W images as a first one and the rest, whose channels are joined."""
+    first, *rest = (np.ascontiguousarray(x) for x in images)
+    return first, rest[0] if len(rest) == 1 else np.concatenate(rest, axis=1)
+
+
+def resized(image: Image, height: int, width: int) -> Image:
+    """By area where it shrinks, linearly where it grows."""
+    if image.shape == (height, width):
+        return image
+    way = cv2.INTER_AREA if image.shape[0] > height else cv2.INTER_LINEAR
+    scaled: Image = cv2.resize(image, (width, height), interpolation=way)  # type: ignore[assignment]
+    return scaled
+
+
+def retoned(first: Image, second: Image, recipe: DataRecipe, rng: np.random.Generator) -> tuple[Image, Image]:
+    """What other cameras might have seen of the scene, without their noise; H×W in [0, 1]."""
+    if rng.random() < recipe.invert:
+        first = 1 - first
+    if recipe.dark and rng.random() < recipe.dark:
+        second = second * np.float32(_log_uniform(rng, DARKEST))
+    tone = _tone(recipe, rng)
+    toned = (_toned(first, tone), _toned(second, tone if recipe.shared_jitter else _tone(recipe, rng)))
+    if recipe.blur:
+        a, b = (cv2.GaussianBlur(x, (0, 0), rng.uniform(1e-3, recipe.blur)) for x in toned)
         return a, b  # type: ignore[return-value]
+    return toned
 
-    def _tone(self, rng: np.random.Generator) -> tuple[float, float]:
-        """Exponent and factor of one image, or of both."""
-        return _log_uniform(rng, self._recipe.gamma), _log_uniform(rng, self._recipe.gain)
 
-    def _jitter(self, patch: Image, tone: tuple[float, float] | None, rng: np.random.Generator) -> Image:
-        gamma, gain = tone or self._tone(rng)
-        patch = patch ** np.float32(gamma) * np.float32(gain)
-        sigma = rng.uniform(0, self._recipe.noise)
-        patch = patch + rng.standard_normal(patch.shape, dtype=np.float32) * np.float32(sigma)
-        clipped: Image = np.clip(patch, 0, 1, dtype=np.float32)
-        return clipped
+def noisy(image: Image, recipe: DataRecipe, rng: np.random.Generator) -> Image:
+    """With a sensor's noise of a random strength up to the recipe's."""
+    if not recipe.noise:
+        return image
+    sigma = np.float32(rng.uniform(0, recipe.noise))
+    added = image + rng.standard_normal(image.shape, dtype=np.float32) * sigma
+    clipped: Image = np.clip(added, 0, 1, dtype=np.float32)
+    return clipped
+
+
+def _tone(recipe: DataRecipe, rng: np.random.Generator) -> tuple[float, float]:
+    """Exponent and factor of one image, or of both."""
+    return _log_uniform(rng, recipe.gamma), _log_uniform(rng, recipe.gain)
+
+
+def _toned(image: Image, tone: tuple[float, float]) -> Image:
+    gamma, gain = (np.float32(x) for x in tone)
+    clipped: Image = np.clip(image**gamma * gain, 0, 1, dtype=np.float32)
+    return clipped

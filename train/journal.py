@@ -79,17 +79,23 @@ def table(log: list[Row]) -> bytes:
 
 
 def curve(log: list[Row], title: str) -> bytes:
-    """A PNG of the loss and of each of its terms over steps: dashed in training, solid in validation."""
+    """A PNG of the loss and of each of its terms over steps: dashed in training, solid in validation.
+
+    Terms that only training has (an adversarial one, say) are drawn dashed alone.
+    """
     from matplotlib.figure import Figure  # slow to import: only where a curve is drawn
 
     figure = Figure(figsize=(12.5, 4.5), dpi=100)
     steps = [row["step"] for row in log]
-    names = [key.removeprefix("validation_") for key in log[0] if key.startswith("validation_")]
+    names = [key.removeprefix("train_") for key in log[0] if key.startswith("train_")]
     axes = figure.subplots(1, 2)
     for axis, wanted in zip(axes, ([""], names), strict=True):
         for k, name in enumerate(wanted):
             for side, style in (("train", "--"), ("validation", "-")):
-                values = [row[f"{side}_{name}" if name else side] for row in log]
+                key = f"{side}_{name}" if name else side
+                if key not in log[0]:
+                    continue
+                values = [row[key] for row in log]
                 label = f"{name} ({side})" if name else side
                 axis.plot(steps, values, style, marker=".", markersize=4, color=f"C{k}", label=label)
         axis.set_xlabel("step")

@@ -6,7 +6,7 @@ The trainer knows batches, steps and files; an objective knows what the two imag
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -29,6 +29,19 @@ class Objective(Protocol):
         self, network: Network, first: Tensor, second: Tensor, rng: np.random.Generator
     ) -> tuple[Terms, list[Tensor]]:
         """The loss of one whole example of any size and the images that show it, without gradients."""
+        ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """An objective that changes as it trains (discriminators, say): the trainer keeps its state in last.pt."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers and texts in dicts and lists: all that a resumed run needs."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
         ...
 
 

@@ -21,6 +21,7 @@ class DataRecipe:
     """Where patches come from and what happens to them before the network sees them."""
 
     validation: str = ""  # a file beside the recipe with one pair's stem a line; kept out of training
+    validate_on: int = 0  # only the first so many of them are looked at in training; 0 is all
     crop: int = 128  # patch edge in pixels, a multiple of 8
     cache_mib: int = 2048  # decoded images kept in memory up to this
     scale: tuple[float, float] = (0.5, 1.0)  # random shrinking: detail as fine as the pixel grid carries
@@ -28,6 +29,8 @@ class DataRecipe:
     gain: tuple[float, float] = (1.0, 1.0)  # random factor, each source on its own (log-uniform)
     noise: float = 0.0  # largest standard deviation of added noise, in [0, 1] units
     invert: float = 0.0  # probability of black-hot infrared
+    dark: float = 0.0  # probability of a visible picture in low light: a tenth to a half of its level
+    blur: float = 0.0  # largest standard deviation of blur in pixels, each source on its own
     shared_jitter: bool = False  # one exponent and factor for both images: they stay each other's picture
     margin: int = 0  # pixels at the border that no patch takes, as far as an image has room
 
@@ -65,6 +68,41 @@ class EmmaRecipe:
     equivariant_batch: int = 0  # images of the batch that the third term takes; 0 is all
     target_gradient: bool = True  # whether the third term pulls T f, too, towards the re-fused image
     input_gradient: bool = True  # whether it reaches f through A_i and A_v; without, only through F
+
+
+@dataclass(frozen=True)
+class DaeFuseRecipe:
+    """A phase of DAE-Fuse (`adversarial`). The paper gives none of these numbers, but 1, 1, 1 in Eq. (13)."""
+
+    phase: int = 1  # 1: autoencoder, Eq. (6); 2: fusion, Eq. (13)
+    adversarial: float = 0.0  # λ of phase one; the weight of Eq. (14) in phase two
+    correlation: float = 0.0  # phase one: σ, and 1 − σ for the content
+    texture: float = 0.0  # phase two: of Eq. (15)
+    intensity: float = 0.0  # phase two: of Eq. (16)
+    discriminator_rate: float = 1e-4  # Adam's, constant
+    discriminator_width: int = 16  # channels of the first of four layers
+
+
+@dataclass(frozen=True)
+class FNetRecipe:
+    """A stage of FNet's training (`fnet`): weights of Eq. (25) or Eq. (26)."""
+
+    stage: int = 1  # 1: FNet and IFNet recover both sources; 2: FNet against both sources
+    intensity: float = 1.0  # 1 in stage I, 20 in stage II
+    gradient: float = 1.0  # likewise; of Sobel kernels 1-2-1, which give 4 at a unit step
+    ssim: float = 0.0  # 15 in stage II; stage I has no such term
+
+
+@dataclass(frozen=True)
+class DistillRecipe:
+    """What a student learns of its teacher (`distill.DistillObjective`)."""
+
+    variants: int = 4  # pictures of each pair that the teacher answers to: itself, the rest with other tones
+    level: float = 1.0  # weight of L1 to the teacher's picture
+    gradient: float = 1.0  # and of L1 to its Sobel gradients
+    energy: float = (
+        0.0  # and to how much detail and contrast it has: what L1 leaves too soft (`energy_distance`)
+    )
 
 
 @dataclass(frozen=True)
@@ -107,6 +145,9 @@ class Recipe:
     loss: LossRecipe
     sensing: SensingRecipe | None  # None where the recipe has no such section: it is of another paradigm
     emma: EmmaRecipe | None
+    daefuse: DaeFuseRecipe | None
+    fnet: FNetRecipe | None
+    distill: DistillRecipe | None
     transforms: TransformRecipe
     optim: OptimRecipe
     text: str  # the TOML as read; stored in the checkpoint
@@ -117,16 +158,26 @@ SECTIONS: dict[str, type] = {
     "loss": LossRecipe,
     "sensing": SensingRecipe,
     "emma": EmmaRecipe,
+    "daefuse": DaeFuseRecipe,
+    "fnet": FNetRecipe,
+    "distill": DistillRecipe,
     "transforms": TransformRecipe,
     "optim": OptimRecipe,
 }
-PARADIGMS = ("sensing", "emma")  # sections that make a recipe one of a paradigm; without one it is direct
+PARADIGMS = (
+    "sensing",
+    "emma",
+    "daefuse",
+    "fnet",
+    "distill",
+)  # sections that make a recipe one of a paradigm; without one it is direct
 Section = TypeVar("Section")
 
 # The allowed range of what a number alone can get wrong: lowest, highest. All numbers are finite anyway.
 RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "": {"seed": (0, 2**63 - 1), "validate_every": (1, math.inf)},
     "data": {
+        "validate_on": (0, math.inf),
         "crop": (16, math.inf),
         "cache_mib": (0, math.inf),
         "scale": (1e-3, 4),
@@ -134,12 +185,30 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "gain": (1e-3, 1e3),
         "noise": (0, math.inf),
         "invert": (0, 1),
+        "dark": (0, 1),
+        "blur": (0, 16),
         "margin": (0, 64),
     },
     "loss": dict.fromkeys(
         ("intensity", "gradient", "ssim", "infrared_exponent", "warm", "cold"), (0, math.inf)
     ),
     "emma": dict.fromkeys(("alpha0", "alpha1", "alpha2", "gradient", "equivariant_batch"), (0, math.inf)),
+    "fnet": {"stage": (1, 2), **dict.fromkeys(("intensity", "gradient", "ssim"), (0, math.inf))},
+    "daefuse": {
+        "phase": (1, 2),
+        "adversarial": (0, math.inf),
+        "correlation": (0, 1),
+        "texture": (0, math.inf),
+        "intensity": (0, math.inf),
+        "discriminator_rate": (1e-12, math.inf),
+        "discriminator_width": (1, 1024),
+    },
+    "distill": {
+        "variants": (1, 1000),
+        "level": (0, math.inf),
+        "gradient": (0, math.inf),
+        "energy": (0, math.inf),
+    },
     "transforms": {"count": (1, 64), "shifts": (0, 64), "rotations": (0, 64), "reflections": (0, 3)},
     "optim": {
         "steps": (1, math.inf),
@@ -249,10 +318,21 @@ def _check_together(recipe: Recipe, path: Path) -> None:
             f"{path} [optim]: 'halve_every' must be given with schedule = \"halving\", and only with it; "
             f"got {recipe.optim.schedule!r} and {recipe.optim.halve_every}"
         )
-    if recipe.sensing and recipe.emma:
-        raise InputError(f"{path} has both [sensing] and [emma]: these are two trainings, with a recipe each")
+    given = [name for name in PARADIGMS if getattr(recipe, name) is not None]
+    if len(given) > 1:
+        raise InputError(
+            f"{path} has both [{given[0]}] and [{given[1]}]: these are two trainings, with a recipe each"
+        )
     if recipe.sensing and recipe.data.invert:
         raise InputError(f"{path} [data]: 'invert' would part a fused image from its source; expected 0")
+    if recipe.distill and not (recipe.distill.level or recipe.distill.gradient):
+        raise InputError(
+            f"{path} [distill]: 'level' and 'gradient' are both 0: nothing of the teacher is learnt"
+        )
+    if recipe.fnet:
+        _check_fnet(recipe, recipe.fnet, path)
+    if recipe.daefuse:
+        _check_daefuse(recipe, recipe.daefuse, path)
     group = recipe.transforms
     if not (group.shifts or group.rotations or group.reflections):
         raise InputError(f"{path} [transforms]: 'shifts', 'rotations' and 'reflections' are all 0")
@@ -260,3 +340,28 @@ def _check_together(recipe: Recipe, path: Path) -> None:
         weights = recipe.emma.alpha0, recipe.emma.alpha1, recipe.emma.alpha2
         if not any((*weights, recipe.loss.intensity, recipe.loss.gradient, recipe.loss.ssim)):
             raise InputError(f"{path}: every term of the loss has the weight 0")
+
+
+def _check_daefuse(recipe: Recipe, own: DaeFuseRecipe, path: Path) -> None:
+    where = f"{path} [daefuse]"
+    if recipe.model != "daefuse":
+        raise InputError(f"{where} trains the model 'daefuse', got '{recipe.model}'")
+    if recipe.optim.precision != "fp32":
+        raise InputError(f"{where}: [optim] 'precision' must be fp32, got {recipe.optim.precision!r}")
+    if own.phase == 1 and (own.texture or own.intensity):
+        raise InputError(f"{where}: 'texture' and 'intensity' belong to phase 2")
+    if own.phase == 2 and own.correlation:
+        raise InputError(f"{where}: 'correlation' belongs to phase 1")
+    if own.phase == 2 and not (own.texture or own.intensity):
+        raise InputError(f"{where}: phase 2 has neither 'texture' nor 'intensity'")
+
+
+def _check_fnet(recipe: Recipe, own: FNetRecipe, path: Path) -> None:
+    where = f"{path} [fnet]"
+    expected = "fnet_pair" if own.stage == 1 else "fnet"
+    if recipe.model != expected:
+        raise InputError(f"{where} of stage {own.stage} trains the model '{expected}', got '{recipe.model}'")
+    if own.stage == 1 and own.ssim:
+        raise InputError(f"{where}: 'ssim' is a term of stage 2 alone, got {own.ssim} in stage 1")
+    if not (own.intensity or own.gradient or own.ssim):
+        raise InputError(f"{where}: every term of the loss has the weight 0")

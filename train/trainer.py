@@ -21,11 +21,11 @@ from torch import nn
 from tqdm import tqdm
 
 from .checkpoint import first_line, save_checkpoint, write_atomically
-from .data import Example, PatchSampler, as_float, read_grey
+from .data import Example, PatchSampler, as_float, in_two, read_grey
 from .errors import InputError
 from .journal import Meter, Row, curve, panel, table
 from .models import all_options, shape_multiple
-from .objective import Objective, at_any_size
+from .objective import Objective, Stateful, at_any_size
 from .precision import in_precision
 from .processes import ALONE, Share, has_own_statistics, mean_over, parallel, synchronised, wait
 from .recipe import OptimRecipe, Recipe
@@ -55,6 +55,7 @@ ORIGINS = {
     "pseudo": "--pseudo",
     "sensing_ir": "--sensing-ir",
     "sensing_vi": "--sensing-vi",
+    "teacher": "--teacher",
 }
 
 
@@ -190,8 +191,8 @@ class Trainer:
         network = at_any_size(self._average, shape_multiple(self._average))
         for index, example in enumerate(self._run.validation):
             first, second = (
-                torch.from_numpy(as_float(read_grey(p)))[None, None].to(self._run.device)
-                for p in example.images
+                torch.from_numpy(x).to(self._run.device)
+                for x in in_two([as_float(read_grey(p))[None, None] for p in example.images])
             )
             rng = np.random.default_rng([self._run.recipe.seed, index, 2])  # the same each time: comparable
             with torch.no_grad():
@@ -237,6 +238,8 @@ class Trainer:
             "average": state,
             "optimizer": self._optimizer.state_dict(),
         }
+        if isinstance(self._objective, Stateful):
+            content["objective"] = self._objective.state_dict()
         torch.save(content, buffer)
         write_atomically(out / LAST, buffer.getvalue())
 
@@ -264,4 +267,6 @@ class Trainer:
         self._model.load_state_dict(content["model"])
         self._average.load_state_dict(content["average"])
         self._optimizer.load_state_dict(content["optimizer"])
+        if isinstance(self._objective, Stateful):
+            self._objective.load_state_dict(content["objective"])
         self._step, self._best, self._log = content["step"], content["best"], content["log"]

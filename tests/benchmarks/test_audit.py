@@ -11,9 +11,9 @@ from benchmarks import published
 from benchmarks.__main__ import main
 from benchmarks.audit import FLOPS, MACS, PARAMETERS, TOLERANCE, Counted, _reasons, audit, count, weights_used
 from benchmarks.cost import cost_of
-from benchmarks.fnet import FNet
 from benchmarks.results import Audited, read
 from runtime.models import find_model
+from train.models.fnet import FNet
 from train.models.ufuser import UFuser
 
 TABLE_SIZE = (264, 400)

@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.__main__ import main
 from benchmarks.cost import cost_of
-from benchmarks.fnet import FNet
 from runtime.errors import InputError
 from runtime.models import find_model
+from train.models.fnet import FNet
 from train.models.pseudo_sensing import PseudoSensing
 from train.models.ufuser import UFuser
 

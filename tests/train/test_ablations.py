@@ -10,12 +10,14 @@ import torch
 
 import train
 from export.rewrite import rewrite
+from train import fnet
 from train.checkpoint import load_model, save_checkpoint
 from train.data import Pair, PatchSampler
 from train.emma import EmmaObjective, needs_sensing
 from train.errors import InputError
 from train.losses import DirectLoss
 from train.models import FUSION_MODELS, all_options, create
+from train.models.fnet import FNet, FNetPair
 from train.models.pseudo_sensing import PseudoSensing
 from train.models.ufuser import UFuser
 from train.objective import DirectObjective, Objective
@@ -101,9 +103,15 @@ def test_every_recipe_trains_a_step(path: Path, project: Path) -> None:
         objective = SensingObjective(recipe.sensing)
     elif recipe.emma:
         objective = EmmaObjective(recipe, (PseudoSensing(width=2), PseudoSensing(width=2)), device)
+    elif recipe.fnet:
+        objective = fnet.objective_of(recipe.fnet)
+        assert isinstance(model, (FNet, FNetPair))
+        model.join_convolutions()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     trainer = Trainer(Run(recipe, [pair], [pair], project / "out", device, False), model, objective)
     terms = trainer._train_step()
+    if recipe.fnet:  # what reads its common features begins with zero: they learn from the second step on
+        terms = trainer._train_step()
     assert terms
     assert all(value > 0 for value in terms.values())
     moved = [k for k, p in model.named_parameters() if not torch.equal(before[k], p)]

@@ -8,8 +8,8 @@ import pytest
 
 import train
 from train.errors import InputError
-from train.models import FUSION_MODELS, SENSING_MODELS, create
-from train.recipe import load_recipe
+from train.models import create, kinds_for
+from train.recipe import load_recipe, paradigm_of
 
 SHIPPED = sorted((Path(train.__file__).parent / "recipes").rglob("*.toml"))
 HEAD = 'name = "x"\nmodel = "ufuser"\nseed = 1\nvalidate_every = 2\n'
@@ -26,7 +26,7 @@ def write(tmp_path: Path, text: str) -> Path:
 def test_shipped_recipes_load(path: Path) -> None:
     recipe = load_recipe(path)
     names = (path.parent / recipe.data.validation).read_text(encoding="utf-8").split()
-    assert recipe.model in (SENSING_MODELS if recipe.sensing else FUSION_MODELS)
+    assert recipe.model in kinds_for(paradigm_of(recipe))
     create(recipe.model, recipe.network)
     assert names
     assert len(names) == len(set(names))
@@ -58,7 +58,10 @@ def test_absent_sections_and_keys_take_the_defaults(tmp_path: Path) -> None:
         ),
         (HEAD + "data = 3\n", r"\[data\]: expected a table, got 3"),
         (HEAD, r"\[data\]: 'validation' must name a file"),
-        (HEAD + DATA + "cropp = 64\n", r"\[data\]: unknown key 'cropp'; expected one of validation, crop"),
+        (
+            HEAD + DATA + "cropp = 64\n",
+            r"\[data\]: unknown key 'cropp'; expected one of validation, validate_on, crop",
+        ),
         (HEAD + DATA + "crop = 64.0\n", r"\[data\]: 'crop' must be a int, got 64\.0"),
         (HEAD + DATA + "crop = 8\n", r"\[data\]: 'crop' must be at least 16, got 8"),
         (HEAD + DATA + "crop = 20\n", r"\[data\]: 'crop' must be a multiple of 8, got 20"),

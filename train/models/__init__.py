@@ -8,14 +8,19 @@ from collections.abc import Mapping
 from torch import nn
 
 from ..errors import InputError
+from .daefuse import DAEFuse
+from .fnet import FNet, FNetPair
+from .lite import Lite
 from .pseudo_sensing import PseudoSensing
 from .ufuser import UFuser
 
 # name → class; every fusion network maps (ir, vi), two B×1×H×W images in [0, 1], to fused B×1×H×W.
-FUSION_MODELS: dict[str, type[nn.Module]] = {"ufuser": UFuser}
+FUSION_MODELS: dict[str, type[nn.Module]] = {"ufuser": UFuser, "daefuse": DAEFuse, "lite": Lite, "fnet": FNet}
 # Every sensing network maps fused B×1×H×W to one source, B×1×H×W.
 SENSING_MODELS: dict[str, type[nn.Module]] = {"pseudo_sensing": PseudoSensing}
-MODELS = FUSION_MODELS | SENSING_MODELS
+# A fusion network with its inverse: (ir, vi) to fused, ir and vi again, B×3×H×W. Its `fnet.` is a fusion network.
+PAIRED_MODELS: dict[str, type[nn.Module]] = {"fnet_pair": FNetPair}
+MODELS = FUSION_MODELS | SENSING_MODELS | PAIRED_MODELS
 
 
 def create(
@@ -55,6 +60,13 @@ def create(
         return among[name](**(options or {}))
     except ValueError as e:
         raise InputError(f"model '{name}': {e}") from None
+
+
+def kinds_for(paradigm: str) -> dict[str, type[nn.Module]]:
+    """The networks that a paradigm of training, a section of a recipe, can train ("" is direct training)."""
+    if paradigm == "sensing":
+        return SENSING_MODELS
+    return FUSION_MODELS | PAIRED_MODELS if paradigm == "fnet" else FUSION_MODELS
 
 
 def all_options(name: str, options: Mapping[str, object]) -> dict[str, object]:

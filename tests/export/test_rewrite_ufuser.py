@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.rewrite import (
+from export.rewrite import rewrite
+from export.rewrite_ufuser import (
     GramAttention,
     TwoPathFeedForward,
     fold_affine,
     folded_qkv,
-    rewrite,
     single_channel_attention,
     standardised_norm,
 )

@@ -1,0 +1,226 @@
+"""Distillation: what the teacher is asked, what the student sees of it, and the command line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from train.__main__ import main
+from train.checkpoint import read_checkpoint, save_checkpoint
+from train.data import PatchSampler, as_float, find_pairs, read_grey
+from train.distill import (
+    DistillObjective,
+    Lessons,
+    energy_distance,
+    find_teacher,
+    learning_data,
+)
+from train.errors import InputError
+from train.losses import DirectLoss
+from train.models import create
+from train.recipe import DistillRecipe, LossRecipe, load_recipe
+
+RECIPE = """
+name = "tiny-lite"
+model = "lite"
+seed = 3
+validate_every = 2
+
+[network]
+width = 4
+depth = 1
+
+[data]
+validation = "validation.txt"
+crop = 16
+gamma = [0.5, 2.0]
+gain = [0.5, 1.5]
+invert = 0.5
+dark = 0.5
+blur = 1.0
+noise = 0.1
+
+[distill]
+variants = 3
+
+[optim]
+steps = 4
+batch = 2
+warmup = 1
+"""
+CPU = torch.device("cpu")
+
+
+class Mean(torch.nn.Module):
+    """A teacher whose answer can be written down."""
+
+    def forward(self, ir: torch.Tensor, vi: torch.Tensor) -> torch.Tensor:
+        return (ir + vi) / 2
+
+
+@pytest.fixture
+def student(project: Path) -> Path:
+    """`project` with lite.toml and a small random teacher, teacher.safetensors."""
+    (project / "lite.toml").write_text(RECIPE, encoding="utf-8")
+    torch.manual_seed(2)
+    options = {"width": 6, "depth": 1}
+    state = create("lite", options).state_dict()
+    save_checkpoint(project / "teacher.safetensors", state, "lite", "", {}, options)
+    return project
+
+
+def lessons(project: Path, folder: str = "lessons", digest: str = "0", **data: object) -> Lessons:
+    recipe = load_recipe(project / "lite.toml")
+    recipe = replace(recipe, data=replace(recipe.data, **data))  # type: ignore[arg-type]
+    return Lessons(project / folder, recipe, Mean(), digest, CPU)
+
+
+def words(project: Path, *more: object) -> list[str]:
+    given = ["distill", "--recipe", project / "lite.toml", "--data", project / "data", "--threads", 1]
+    return [*map(str, [*given, "--teacher", project / "teacher.safetensors", *more])]
+
+
+def test_the_teacher_answers_to_each_pair_and_its_variants(student: Path) -> None:
+    pairs = find_pairs(student / "data")
+    made = lessons(student).write(pairs, 3, print)
+    assert len(made) == 12
+    levels = []
+    for example in made:
+        ir, vi, taught = (as_float(read_grey(p)) for p in example.images)
+        assert ir.shape == vi.shape == taught.shape
+        assert np.abs(taught - (ir + vi) / 2).max() <= 0.5 / 255 + 1e-6  # of what the files hold
+        levels.append(float(vi.mean()))
+    plain = made[0]
+    assert np.array_equal(read_grey(plain.ir), read_grey(pairs[0].ir))
+    assert np.array_equal(read_grey(plain.vi), read_grey(pairs[0].vi))
+    assert len({round(level, 3) for level in levels[:3]}) == 3  # variants of one pair differ
+
+
+def test_what_is_there_is_not_made_again(student: Path) -> None:
+    pairs = find_pairs(student / "data")
+    made = lessons(student).write(pairs[:1], 2, print)
+    before = [p.stat().st_mtime_ns for e in made for p in e.images]
+    made[1].taught.unlink()  # as an interruption leaves it: the teacher's picture comes last
+    again = lessons(student).write(pairs[:1], 2, print)
+    assert [p.stat().st_mtime_ns for e in again for p in e.images][:3] == before[:3]
+    assert again[1].taught.is_file()
+
+
+def test_lessons_of_another_teacher_or_recipe_are_refused(student: Path) -> None:
+    pairs = find_pairs(student / "data")[:1]
+    lessons(student).write(pairs, 1, print)
+    lessons(student, crop=32).write(pairs, 1, print)  # of patches alone: the same pictures
+    for other in (lessons(student, digest="1"), lessons(student, invert=0.1)):
+        with pytest.raises(InputError, match="of another teacher or recipe: give another --lessons"):
+            other.write(pairs, 1, print)
+    (student / "taken").mkdir()
+    (student / "taken" / "note.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(InputError, match="holds other files"):
+        lessons(student, "taken").write(pairs, 1, print)
+
+
+def test_patches_come_from_one_place_and_only_the_sources_are_noisy(student: Path) -> None:
+    made = lessons(student).write(find_pairs(student / "data"), 3, print)
+    recipe = load_recipe(student / "lite.toml")
+    data = learning_data(recipe.data)
+    ir, second = PatchSampler(made, replace(data, noise=0.0), 1).batch(0, 4)
+    assert ir.shape == (4, 1, 16, 16)
+    assert second.shape == (4, 2, 16, 16)
+    vi, taught = second[:, :1], second[:, 1:]
+    # Images smaller than a patch are enlarged, of which rounding to levels is a part.
+    assert np.abs(taught - (ir + vi) / 2).max() <= 1 / 255
+    noisy = PatchSampler(made, data, 1).batch(0, 4)
+    assert np.abs(noisy[1][:, 0] - vi[:, 0]).max() > 0.01
+    assert np.allclose(noisy[1][:, 1].mean((1, 2)), taught[:, 0].mean((1, 2)), atol=0.1)
+
+
+def test_the_loss_is_the_distance_to_the_teacher_and_the_direct_terms() -> None:
+    torch.manual_seed(0)
+    ir, vi, taught = torch.rand(3, 2, 1, 24, 24)
+    direct = LossRecipe(intensity=0.5, gradient=0.0, ssim=0.25)
+    objective = DistillObjective(DistillRecipe(level=2.0, gradient=0.0), direct)
+    rng = np.random.default_rng(0)
+    terms = objective.train(Mean(), ir, torch.cat((vi, taught), 1), rng)
+    fused = (ir + vi) / 2
+    assert torch.isclose(terms["level"], 2 * (fused - taught).abs().mean())
+    expected = DirectLoss(direct)(fused, ir, vi)
+    assert torch.isclose(terms["ssim"], expected["ssim"])
+    assert "gradient" not in terms
+    learnt, shown = objective.validate(Mean(), ir, torch.cat((vi, fused), 1), rng)
+    assert learnt["level"] == 0
+    assert learnt["detail"] == 0
+    assert [x.shape[1] for x in shown] == [1, 1, 1, 1]
+
+
+def test_a_run_from_the_command_line_and_its_resumption(
+    student: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(student, "--out", student / "whole", "--lessons", student / "lessons")) == 0
+    assert "to make in" in capsys.readouterr().out
+    weights, notes = read_checkpoint(student / "whole" / "best.safetensors")
+    assert notes["model"] == "lite"
+    assert len(json.loads(notes["notes"])["teacher"]) == 64
+    from train.trainer import Trainer
+
+    step = Trainer._train_step
+
+    def interrupted(trainer: Trainer) -> dict[str, float]:
+        if trainer._step == 3:
+            raise KeyboardInterrupt
+        return step(trainer)
+
+    half = words(student, "--out", student / "half", "--lessons", student / "lessons")
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_train_step", interrupted)
+        assert main(half) == 130
+    assert main([*half, "--resume"]) == 0
+    resumed = read_checkpoint(student / "half" / "best.safetensors")[0]
+    assert all(torch.equal(v, resumed[k]) for k, v in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--teacher", "nobody"], "--teacher nobody: expected one of "),
+        (["--teacher", "missing.safetensors"], "no checkpoint missing.safetensors"),
+    ],
+)
+def test_bad_teachers_are_refused_before_anything_is_written(
+    student: Path, more: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(student, "--out", student / "run", *more)) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (student / "run").exists()
+
+
+def test_a_recipe_that_learns_nothing_of_the_teacher_is_refused(
+    student: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = RECIPE.replace("variants = 3", "variants = 3\nlevel = 0.0\ngradient = 0.0")
+    (student / "lite.toml").write_text(text, encoding="utf-8")
+    assert main(words(student, "--out", student / "run")) == 2
+    assert "'level' and 'gradient' are both 0" in capsys.readouterr().err
+
+
+def test_shipped_weights_are_found_by_name() -> None:
+    model, digest = find_teacher("ufuser")
+    assert type(model).__name__ == "UFuser"
+    assert len(digest) == 64
+
+
+def test_the_energy_sees_softness_and_not_where_detail_lies() -> None:
+    generator = torch.Generator().manual_seed(0)
+    taught = 0.3 + 0.4 * torch.rand(2, 1, 64, 64, generator=generator)
+    other = 0.3 + 0.4 * torch.rand(2, 1, 64, 64, generator=generator)
+    soft = torch.nn.functional.avg_pool2d(taught, 3, 1, 1, count_include_pad=False)
+    assert energy_distance(taught, taught) == 0
+    assert energy_distance(other, taught) < 0.2 * energy_distance(soft, taught)
+    dull = 0.5 + 0.5 * (taught - 0.5)
+    assert energy_distance(dull, taught) > 0.05

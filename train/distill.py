@@ -1,0 +1,199 @@
+"""Distillation: a small network learns the pictures that a large one makes.
+
+The teacher is asked once, before training: about each pair as it is and about variants of it with other tones,
+polarity, light and size. What training sees are patches of those, with noise on the sources only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from .checkpoint import load_model, write_atomically
+from .data import Image, Pair, as_float, read_grey, resized, retoned
+from .errors import InputError
+from .losses import DirectLoss, sobel
+from .models import shape_multiple
+from .objective import Terms, at_any_size
+from .precision import Network
+from .recipe import DataRecipe, DistillRecipe, LossRecipe, Recipe
+
+SHIPPED = Path(__file__).parent / "weights"
+LEAST_EDGE = 128  # pixels that shrinking leaves
+_NOTES = "taught.json"
+
+
+@dataclass(frozen=True)
+class TaughtExample:
+    """A pair, or a variant of one, and the teacher's picture of it."""
+
+    name: str
+    ir: Path
+    vi: Path
+    taught: Path
+
+    @property
+    def images(self) -> tuple[Path, Path, Path]:
+        """What the student takes, and what it shall answer."""
+        return self.ir, self.vi, self.taught
+
+
+class DistillObjective:
+    """A student against its teacher's picture, and against the sources by the terms that the recipe weighs.
+
+    The first image is infrared, the second visible and, as its second channel, the teacher's picture.
+    """
+
+    def __init__(self, recipe: DistillRecipe, direct: LossRecipe) -> None:
+        self._recipe = recipe
+        self._direct = DirectLoss(direct)
+
+    def train(self, network: Network, first: Tensor, second: Tensor, rng: np.random.Generator) -> Terms:
+        return self._terms(network, first, second)[0]
+
+    def validate(
+        self, network: Network, first: Tensor, second: Tensor, rng: np.random.Generator
+    ) -> tuple[Terms, list[Tensor]]:
+        terms, fused = self._terms(network, first, second)
+        return terms, [first, second[:, :1], second[:, 1:], fused]
+
+    def _terms(self, network: Network, ir: Tensor, second: Tensor) -> tuple[Terms, Tensor]:
+        vi, taught = second[:, :1].contiguous(), second[:, 1:].contiguous()
+        fused = network(ir, vi)
+        off = fused - taught
+        terms = {
+            "level": self._recipe.level * off.abs().mean(),
+            "detail": self._recipe.gradient * sobel(off).abs().mean(),  # the gradient is linear
+        }
+        if self._recipe.energy:
+            terms["energy"] = self._recipe.energy * energy_distance(fused, taught)
+        weights = vars(self._direct.recipe)
+        if any(weights[name] for name in ("intensity", "gradient", "ssim")):
+            terms |= {k: v for k, v in self._direct(fused, ir, vi).items() if weights[k]}
+        return terms, fused
+
+
+def energy_distance(fused: Tensor, taught: Tensor) -> Tensor:
+    """L1 between the mean length of gradients in windows of 8 pixels, plus that between standard deviations.
+
+    Pixel by pixel, the best guess of a small network is softer and flatter than the picture it was taught: this
+    asks for as much detail and contrast, wherever exactly it lies.
+    """
+    lengths = (sobel(x).square().sum(1, keepdim=True).add(1e-6).sqrt() for x in (fused, taught))
+    detail, asked = (F.avg_pool2d(x, 8) for x in lengths)
+    contrast = fused.std((1, 2, 3)) - taught.std((1, 2, 3))
+    return (detail - asked).abs().mean() + contrast.abs().mean()
+
+
+def find_teacher(wanted: str) -> tuple[nn.Module, str]:
+    """A fusion network by the name of its shipped weights or by a checkpoint, and the checkpoint's digest.
+
+    Raises InputError for what is neither.
+    """
+    path = Path(wanted)
+    if not path.suffix and len(path.parts) == 1:
+        path = SHIPPED / f"{wanted}.safetensors"
+        if not path.is_file():
+            names = sorted(p.stem for p in SHIPPED.glob("*.safetensors"))
+            raise InputError(f"--teacher {wanted}: expected one of {', '.join(names)}, or a checkpoint")
+    model, _ = load_model(path)
+    return model, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def learning_data(data: DataRecipe) -> DataRecipe:
+    """What is left to do to patches: the tones are in the pictures that the teacher has answered to."""
+    return replace(data, gamma=(1.0, 1.0), gain=(1.0, 1.0), scale=(1.0, 1.0), invert=0.0, dark=0.0, blur=0.0)
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Pictures to learn from, in a folder; written once, and found again by a later run that asks for the same."""
+
+    folder: Path
+    recipe: Recipe
+    teacher: nn.Module
+    digest: str  # of the teacher's checkpoint
+    device: torch.device
+
+    def write(self, pairs: Sequence[Pair], variants: int, say: Callable[[str], None]) -> list[TaughtExample]:
+        """Each pair as it is, and its variants; what is there already is not made again.
+
+        Raises:
+            InputError: a folder with the pictures of another teacher or recipe; one that can't be written.
+        """
+        self._claim()
+        multiple = shape_multiple(self.teacher)
+        network = at_any_size(self.teacher.to(self.device), multiple)
+        wanted = [(pair, k) for pair in pairs for k in range(variants)]
+        missing = [
+            (pair, k) for pair, k in wanted if not all(p.is_file() for p in self._example(pair, k).images)
+        ]
+        if missing:
+            say(f"{len(missing)} pictures of the teacher to make in {self.folder}")
+        for pair, k in tqdm(missing, unit="picture", dynamic_ncols=True, disable=not missing):
+            ir, vi = self._variant(pair, k)
+            with torch.no_grad():
+                images = (torch.from_numpy(x)[None, None].to(self.device) for x in (ir, vi))
+                taught = network(*images)[0, 0].cpu().numpy()
+            # The picture that is learnt comes last: where it is, the others are whole.
+            for path, image in zip(self._example(pair, k).images, (ir, vi, taught), strict=True):
+                write_atomically(path, _png(image))
+        return [self._example(pair, k) for pair, k in wanted]
+
+    def _example(self, pair: Pair, k: int) -> TaughtExample:
+        ir, vi, taught = (self.folder / f"{pair.name}_{k}_{side}.png" for side in ("ir", "vi", "taught"))
+        return TaughtExample(pair.name, ir, vi, taught)
+
+    def _variant(self, pair: Pair, k: int) -> tuple[Image, Image]:
+        """The k-th variant as the files will hold it, in 256 levels; the 0th is the pair itself."""
+        ir, vi = (as_float(read_grey(path)) for path in (pair.ir, pair.vi))
+        if k:
+            data = self.recipe.data
+            seed = int.from_bytes(hashlib.sha256(pair.name.encode()).digest()[:8], "little")
+            rng = np.random.default_rng([self.recipe.seed, seed, k])
+            scale = max(rng.uniform(*data.scale), min(1.0, LEAST_EDGE / min(ir.shape)))
+            size = [round(n * scale) for n in ir.shape]
+            ir, vi = retoned(resized(ir, *size), resized(vi, *size), data, rng)
+        a, b = (as_float(_levels(x)) for x in (ir, vi))
+        return a, b
+
+    def _claim(self) -> None:
+        """See that the folder is of this teacher and this recipe, or make it so."""
+        settings = asdict(self.recipe.data)
+        kept = ("scale", "gamma", "gain", "shared_jitter", "invert", "dark", "blur")
+        own = {"teacher": self.digest, "seed": self.recipe.seed} | {k: settings[k] for k in kept}
+        text = json.dumps(own, sort_keys=True, indent=1)
+        notes = self.folder / _NOTES
+        if notes.is_file():
+            if notes.read_text(encoding="utf-8") != text:
+                raise InputError(
+                    f"{self.folder} holds pictures of another teacher or recipe: give another --lessons"
+                )
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise InputError(f"cannot make the folder {self.folder}: {e.strerror}") from None
+        if any(self.folder.iterdir()):
+            raise InputError(f"{self.folder} holds other files: give an empty or new folder as --lessons")
+        write_atomically(notes, text.encode())
+
+
+def _levels(image: Image) -> np.ndarray:
+    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+
+
+def _png(image: Image) -> bytes:
+    done, data = cv2.imencode(".png", _levels(image), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    assert done
+    return data.tobytes()

@@ -1,0 +1,184 @@
+"""U-Fuser Lite: a student of U-Fuser for cameras' rates on two CPU cores.
+
+Everything deep happens at a fraction of the resolution; what comes back to full resolution is not a picture but
+how to mix the two that are there. So detail comes from the sources, sharp, however few channels the network has.
+
+The convolutions have branches while they are trained (after Ding et al., "RepVGG", CVPR 2021, without
+normalisation); `export.rewrite` folds each into the one 3×3 kernel that it is.
+"""
+
+# What a module's call returns is Any to PyTorch's types; here it is always a Tensor.
+# mypy: no-warn-return-any
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# What the maps at full resolution are, by head, and how many.
+MAPS = {"picture": 1, "mix": 2, "gated": 2, "sum": 2, "affine": 3, "guided": 3, "lifted": 4}
+INTERPOLATED = ("guided", "lifted")
+
+
+class BranchedConv(nn.Module):
+    """A 3×3 convolution trained as the sum of a 3×3, a 1×1 and, at equal widths, the identity.
+
+    All branches see the same zero-padded map, so their sum is one zero-padded 3×3 convolution.
+    """
+
+    def __init__(self, cin: int, cout: int, branches: bool) -> None:
+        super().__init__()
+        self.full = nn.Conv2d(cin, cout, 3, padding=1)
+        self.point = nn.Conv2d(cin, cout, 1, bias=False) if branches else None
+        self.skip = branches and cin == cout
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.full(x)
+        if self.point is not None:
+            y = y + self.point(x)
+        return y + x if self.skip else y
+
+
+class ChannelStatistic(nn.Module):
+    """A shift per channel from the map's means: what attention over channels knows of the whole picture."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.inward, self.outward = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.outward(F.relu(self.inward(x.mean(dim=(2, 3), keepdim=True))))
+
+
+def _separable(width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(width, width, 3, padding=1, groups=width), nn.Conv2d(width, width, 1), nn.ReLU()
+    )
+
+
+class FullMaps(nn.Module):
+    """The maps that `Mixing` takes, B×1×H×W each, from features at a `patch`-th of the resolution."""
+
+    def __init__(self, cin: int, head: str, patch: int, branches: bool) -> None:
+        super().__init__()
+        self.patch, self.smooth = patch, head in INTERPOLATED
+        self.conv = BranchedConv(cin, MAPS[head] * (1 if self.smooth else patch * patch), branches)
+
+    def forward(self, x: Tensor) -> Sequence[Tensor]:
+        x = self.conv(x)
+        if self.smooth:
+            x = F.interpolate(x, scale_factor=self.patch, mode="bilinear")
+        else:
+            x = F.pixel_shuffle(x, self.patch)
+        return x.chunk(x.shape[1], dim=1)
+
+
+class Mixing(nn.Module):
+    """From maps at full resolution, and the sources, to the picture; each B×1×H×W.
+
+    "mix" is w·ir + (1 − w)·vi + r with w = sigmoid of the first map and r the second; in "gated" ir − vi of the
+    pixel itself, times a learnt slope, is added under the sigmoid: so the brighter source can be chosen pixel by
+    pixel, beyond what a coarse map can say. "sum" is vi + a·ir + r, which can carry both sources' detail in full;
+    "affine" and "guided" are vi + a·ir + b·vi + r, and "lifted" adds d·(ir − vi)₊: whatever the maps say for
+    a neighbourhood, the brighter source can come forward in it pixel by pixel.
+    """
+
+    def __init__(self, head: str) -> None:
+        super().__init__()
+        self.head = head
+        self.slope = nn.Parameter(torch.tensor(4.0)) if head == "gated" else None
+
+    def forward(self, ir: Tensor, vi: Tensor, maps: Sequence[Tensor]) -> Tensor:
+        if self.head == "picture":
+            return maps[0].sigmoid()
+        if self.head == "sum":
+            return (maps[0] * ir + (vi + maps[1])).clamp(0, 1)
+        if self.head in ("affine", "guided"):
+            return (maps[0] * ir + maps[1] * vi + (vi + maps[2])).clamp(0, 1)
+        if self.head == "lifted":
+            lift = F.relu(ir - vi)
+            return (maps[0] * ir + maps[1] * vi + maps[3] * lift + (vi + maps[2])).clamp(0, 1)
+        apart = ir - vi
+        share, residual = maps
+        if self.slope is not None:
+            share = share + self.slope * apart
+        return (share.sigmoid() * apart + (vi + residual)).clamp(0, 1)
+
+
+class Lite(nn.Module):
+    """Lite(ir, vi): two B×1×H×W images in [0, 1], H and W multiples of 8 → fused B×1×H×W in [0, 1].
+
+    Args:
+        patch: pixels an edge that one place of the deep map stands for: 2, 4 or 8.
+        width: channels of the deep map.
+        depth: 3×3 convolutions over it.
+        fine: channels of a second map at half resolution, which the deep one is added to; 0 has none.
+        head: what the maps are: "picture", the fused image itself; "mix", "gated", "sum" or "affine" (`Mixing`);
+            "guided" or "lifted", likewise, with maps interpolated from the finest features' resolution.
+        separable: depthwise 3×3 and 1×1 instead of dense 3×3.
+        statistic: whether each channel learns from the whole picture.
+        branches: whether convolutions have them in training.
+
+    Raises:
+        ValueError: an unknown head, a patch that isn't one of those, a fine map no finer than the deep one.
+    """
+
+    shape_multiple = 8
+
+    def __init__(
+        self,
+        patch: int = 4,
+        width: int = 32,
+        depth: int = 6,
+        fine: int = 0,
+        head: str = "lifted",
+        separable: bool = True,
+        statistic: bool = True,
+        branches: bool = True,
+    ) -> None:
+        super().__init__()
+        if head not in MAPS:
+            raise ValueError(f"head is '{head}', expected one of {', '.join(MAPS)}")
+        if patch not in (2, 4, 8):
+            raise ValueError(f"patch is {patch}, expected 2, 4 or 8")
+        if fine and patch == 2:
+            raise ValueError(
+                f"fine is {fine}, expected 0 with patch 2, which has half the resolution already"
+            )
+        self.patch = patch
+        finest = 2 if fine else patch
+        self.embed = nn.Conv2d(2, fine or width, 2 * finest, finest, finest // 2)
+        if fine:
+            self.fine = BranchedConv(fine, fine, branches)
+            self.down = nn.Conv2d(fine, width, patch, patch // 2, patch // 4)
+            self.up = nn.Conv2d(width, fine, 1)
+            self.join = BranchedConv(fine, fine, branches)
+        self.body = nn.ModuleList(
+            _separable(width) if separable else nn.Sequential(BranchedConv(width, width, branches), nn.ReLU())
+            for _ in range(depth)
+        )
+        self.statistic = ChannelStatistic(width) if statistic else None
+        self.maps = FullMaps(fine or width, head, finest, branches)
+        self.mixing = Mixing(head)
+
+    def forward(self, ir: Tensor, vi: Tensor) -> Tensor:
+        return self.mixing(ir, vi, self.maps(self._features(torch.cat((ir, vi), dim=1))))
+
+    def _features(self, x: Tensor) -> Tensor:
+        x = F.relu(self.embed(x))
+        if not hasattr(self, "fine"):
+            return self._deep(x)
+        x = F.relu(self.fine(x))
+        deep = self.up(self._deep(F.relu(self.down(x))))
+        return F.relu(self.join(x + F.interpolate(deep, scale_factor=self.patch // 2, mode="nearest")))
+
+    def _deep(self, x: Tensor) -> Tensor:
+        middle = len(self.body) // 2
+        for k, layer in enumerate(self.body):
+            x = layer(x)
+            if k == middle and self.statistic is not None:
+                x = self.statistic(x)
+        return x
