@@ -22,9 +22,9 @@ except ImportError as e:  # not installed, or without a library of the system's
     COMMANDS: tuple[ModuleType, ...] = (doctor,)
     OPENCV_FAILURE = str(e).splitlines()[0]
 else:
-    from runtime.cli import calibrate, demo, fuse, stream
+    from runtime.cli import calibrate, demo, explain, fuse, stream
 
-    COMMANDS = (fuse, stream, calibrate, demo, doctor)
+    COMMANDS = (fuse, stream, explain, calibrate, demo, doctor)
     OPENCV_FAILURE = ""
 
 BAD_INPUT, INTERRUPTED = 2, 130

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from runtime.cli.options import add_fuser_options, open_fuser
+from runtime import models
+from runtime.cli.options import add_fuser_options, open_fuser, which
 from runtime.contact_sheet import Row, contact_sheet
 from runtime.errors import InputError
 from runtime.files import make_folder, require_writable, write_bytes
@@ -55,7 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument("--size", default="640x480", metavar="WxH", help="pixels (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="chooses the street (default: %(default)s)")
-    add_fuser_options(parser)
+    add_fuser_options(parser, models.AUTO)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
 
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         "p50_ms": fusing.p50_ms,
         "p95_ms": fusing.p95_ms,
         "stages": {name: asdict(Durations.of(seconds)) for name, seconds in asdict(stages).items()},
-        "model": str(args.model),
+        "model": fuser.model,
         "model_metadata": dict(fuser.engine.metadata),
         "engine": fuser.engine.name,
         "threads": args.threads,
@@ -107,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     }
     text = json.dumps(report, indent=2)
     write_bytes(report_file, f"{text}\n".encode())
-    print(text if args.json else _story(report))
+    print(text if args.json else _story(report, which(args.model, fuser.model)))
     return 0
 
 
@@ -140,7 +141,7 @@ def _one(
     return ir, vi, fused
 
 
-def _story(report: dict[str, Any]) -> str:
+def _story(report: dict[str, Any], model: str) -> str:
     """The report in a few lines for people."""
     width, height = report["size"]
     stages, machine, paths = report["stages"], report["machine"], report["paths"]
@@ -151,7 +152,7 @@ def _story(report: dict[str, Any]) -> str:
             f"Fused {report['frames']} frames of {width}x{height} from a simulated street at night "
             f"in {report['seconds']:.1f} s.",
             f"Fusing alone: {report['fps']:.1f} fps, {report['p50_ms']:.1f} ms p50, "
-            f"{report['p95_ms']:.1f} ms p95, {report['model']} on {report['engine']} "
+            f"{report['p95_ms']:.1f} ms p95, {model} on {report['engine']} "
             f"({machine['cpu']}, {machine['cores']} cores{threads}).",
             f"A frame's way (p50): {each}.",
             f"  video          {paths['video']}",

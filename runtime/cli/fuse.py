@@ -22,12 +22,21 @@ from runtime.errors import InputError
 from runtime.frame import Frame
 from runtime.fuser import Fuser
 from runtime.images import depth_kept
+from runtime.medical import arrange
 from runtime.progress import Progress
 from runtime.sinks import FolderSink, ImageSink, Sink, VideoSink
 from runtime.telemetry import Durations
 
 _RAW_BELOW = 65536 // 4
-"""A 16-bit infrared picture that stays below holds a 14-bit camera's raw counts, most likely."""
+"""A 16-bit infrared picture that stays below holds a 14-bit camera's raw counts, most likely; CT is stored so, too."""
+TASKS = ("infrared-visible", "medical")
+_EPILOG = """\
+--task medical fuses MRI with CT, PET or SPECT by the same networks. Of the two pictures, the one with colour (PET,
+SPECT) gives the chroma and takes the visible picture's part, whether it was given as --ir or as --vi; only its luma
+is fused. Two grey pictures (MRI with CT) give a grey one: CT as --ir, MRI, whose levels of tissue are to stay, as
+--vi. Two coloured ones are refused.
+--resize scales the picture of --ir to that of --vi. Registered pictures and folders of them, no videos.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,8 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "fuse",
         help="fuse two pictures, folders or videos",
         description="Fuse a registered pair of pictures, two folders paired by file name, or two videos.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--ir", required=True, metavar="PATH", help="infrared: a picture, folder or video")
     parser.add_argument("--vi", required=True, metavar="PATH", help="visible: of the same kind")
@@ -82,7 +93,10 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         help="a picture (.png, .jpg, .tif, .bmp), a folder (a .png each), or a video (.mp4 H.264, .mkv FFV1 "
         "lossless, .avi MJPEG)",
     )
-    add_fuser_options(parser)
+    add_fuser_options(parser, "ufuser")
+    parser.add_argument(
+        "--task", default=TASKS[0], metavar="T", help=f"{' or '.join(TASKS)} (default: %(default)s)"
+    )
     parser.add_argument("--grey", action="store_true", help="write the fused luma alone, without colour")
     parser.add_argument("--stretch", action="store_true", help="spread each picture's levels, for stills")
     parser.add_argument("--resize", action="store_true", help="scale infrared to the visible's size")
@@ -92,15 +106,20 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fuse, and print the result. Raises InputError."""
+    if args.task not in TASKS:
+        raise InputError(f"unknown task '{args.task}': expected {' or '.join(TASKS)}")
+    medical = args.task == "medical"
     with ExitStack() as stack:
         inputs = open_inputs(args.ir, args.vi, args.out, stack)
+        if medical and inputs.kind == "video":
+            raise InputError(f"--task medical with the video {args.ir}: expected two pictures or two folders")
         # The sink before the model: an output that cannot be written should not cost the loading.
         sink = stack.enter_context(_open_sink(inputs, args.out))
         fuser = open_fuser(args)
         progress = stack.enter_context(Progress("fused", inputs.total()))
         began = time.perf_counter()
         stored_as = args.out if inputs.kind == "image" else Path("fused.png")
-        options = {"grey": args.grey, "stretch": args.stretch, "resize": args.resize}
+        options = {"grey": args.grey, "stretch": args.stretch, "resize": args.resize, "medical": medical}
         work = _Work(fuser, inputs, progress, stored_as, **options)
         for frame in work:
             sink.write(frame)
@@ -153,9 +172,10 @@ class _Work:
         grey: bool,
         stretch: bool,
         resize: bool,
+        medical: bool,
     ) -> None:
         self._fuser, self._inputs, self._progress, self._stored_as = fuser, inputs, progress, stored_as
-        self._grey, self._stretch, self._resize = grey, stretch, resize
+        self._grey, self._stretch, self._resize, self._medical = grey, stretch, resize, medical
         self.durations: list[float] = []
         """Seconds of each fusion."""
         self.sizes: set[tuple[int, int]] = set()
@@ -168,12 +188,14 @@ class _Work:
             self._note(note)
         raw_noted = depth_noted = False
         for ir, vi in self._pairs():
-            if not raw_noted and ir.image.dtype == np.uint16 and ir.image.max() < _RAW_BELOW:
-                raw_noted = True
-                self._note(
-                    f"{ir.source}: 16-bit infrared with a maximum of {ir.image.max()} of 65535 looks like "
-                    f"raw counts and will fuse dark: scale it to the full range first"
-                )
+            for side in (ir, vi) if self._medical else (ir,):
+                if not raw_noted and side.image.dtype == np.uint16 and side.image.max() < _RAW_BELOW:
+                    raw_noted = True
+                    self._note(
+                        f"{side.source}: 16-bit {'picture' if self._medical else 'infrared'} with a maximum of "
+                        f"{side.image.max()} of 65535 looks like raw counts and will fuse dark: scale it to the "
+                        f"full range first"
+                    )
             fused = self._fuse(ir, vi)
             if not depth_noted and not depth_kept(self._stored_as, fused.dtype):
                 depth_noted = True
@@ -197,7 +219,7 @@ class _Work:
                 self._note(f"{ended} ended after {_count(fused)}: {_count(left)} of {other} left unfused")
 
     def _fuse(self, ir: Frame, vi: Frame) -> NDArray[Any]:
-        heat, light = ir.image, luma(vi.image) if self._grey else vi.image
+        heat, light = ir.image, luma(vi.image) if self._grey and not self._medical else vi.image
         height, width = light.shape[:2]
         if self._resize and heat.shape[:2] != (height, width):
             shrinks = heat.shape[0] * heat.shape[1] > height * width
@@ -206,6 +228,9 @@ class _Work:
             )
         began = time.perf_counter()
         try:
+            if self._medical:
+                heat, light = arrange(heat, light)
+                light = luma(light) if self._grey else light
             fused = self._fuser.fuse(heat, light, stretch=self._stretch)
         except InputError as e:
             if self._inputs.kind == "folder":

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 
+from runtime import models
 from runtime.engines import AUTO, ENGINES
 from runtime.engines.openvino import CPU_PRECISIONS
 from runtime.fuser import Fuser
 
+AUTO_MODEL = f"{models.AUTO}: ufuser where --engine is a GPU's, else lite"
 
-def add_fuser_options(parser: argparse.ArgumentParser) -> None:
-    """Declare `--model`, `--engine`, `--threads` and `--cpu-precision`."""
-    parser.add_argument("--model", default="ufuser", help="shipped model or ONNX file (default: %(default)s)")
+
+def add_fuser_options(parser: argparse.ArgumentParser, model: str) -> None:
+    """Declare `--model`, with its default, `--engine`, `--threads` and `--cpu-precision`."""
+    said = AUTO_MODEL if model == models.AUTO else model
+    parser.add_argument("--model", default=model, help=f"shipped model or ONNX file (default: {said})")
     parser.add_argument(
         "--engine",
         default=AUTO,
@@ -25,6 +29,12 @@ def add_fuser_options(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help=f"what OpenVINO computes in: {' or '.join(CPU_PRECISIONS)}, where the CPU has it (default: %(default)s)",
     )
+
+
+def which(model: str, chosen: str) -> str:
+    """A model's name for a story: where it was chosen for the user, with what else there is."""
+    hint = " (--model ufuser: the full network)" if model == models.AUTO and chosen == "lite" else ""
+    return f"{chosen}{hint}"
 
 
 def open_fuser(args: argparse.Namespace) -> Fuser:

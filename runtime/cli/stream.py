@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from runtime.cli.options import AUTO_MODEL, which
 from runtime.engines import AUTO, ENGINES
 from runtime.errors import InputError
 from runtime.files import write_bytes
@@ -45,7 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     add("--ir", metavar="URI", help="infrared camera")
     add("--vi", metavar="URI", help="visible camera")
     add("--out", action="append", metavar="URI", help="where to; may be given several times")
-    add("--model", metavar="M", help="shipped model or ONNX file (default: ufuser)")
+    add("--model", metavar="M", help=f"shipped model or ONNX file (default: {AUTO_MODEL})")
     add("--engine", metavar="E", help=f"what runs it: {', '.join((AUTO, *ENGINES))} (default: {AUTO})")
     add("--threads", type=int, metavar="N", help="CPU threads of the engine (default: one a core)")
     add("--cpu-precision", metavar="P", help="what OpenVINO computes in: fp32 or bf16 (default: fp32)")
@@ -189,7 +190,7 @@ def _story(report: dict[str, Any]) -> str:
     fused, latency, skew = report["fused"], report["capture_to_output_ms"], report["skew_ms"]
     lines = [
         f"Fused {fused['frames']} frames in {report['seconds']:.1f} s ({fused['fps']:.1f} fps), "
-        f"{report['model']} on {report['engine']}.",
+        f"{which(report['options']['model'], report['model'])} on {report['engine']}.",
     ]
     for called, side in (("infrared", "ir"), ("visible", "vi")):
         at = report["cameras"][side]

@@ -1,0 +1,127 @@
+"""`ufuser explain`: what a fused picture is made of, as pictures and numbers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.color import luma
+from runtime.contact_sheet import Layout, Row, contact_sheet
+from runtime.engines import Image
+from runtime.errors import InputError
+from runtime.explain import FEATURES, PARTS, Explanation, explain
+from runtime.files import make_folder, write_bytes
+from runtime.images import as_uint8, read_image, write_image
+
+_CALLED = {"unique_ir": "unique infrared", "common": "common", "unique_vi": "unique visible"}
+_EPILOG = """\
+FNet's fused picture is a sum of three: what is unique to infrared, what both pictures share, what is unique to the
+visible one. --out gets unique_ir.png, common.png, unique_vi.png (the parts; mid-grey is zero, all three on one
+scale), features_ir.png, features_common.png, features_vi.png (the sparse features that they are made from: mean
+magnitude over 64 a pixel, all three on one scale), fused.png, sheet.png with all of them, and explanation.json
+with the learnt thresholds.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Add `explain` to the command line."""
+    parser = subparsers.add_parser(
+        "explain",
+        help="take a fused picture apart: what comes from which camera (FNet)",
+        description="Fuse a registered pair of pictures by FNet and show what the answer is made of.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--ir", required=True, type=Path, metavar="PATH", help="infrared picture")
+    parser.add_argument(
+        "--vi", required=True, type=Path, metavar="PATH", help="visible picture of the same size"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="folder for the pictures")
+    parser.add_argument("--model", default="fnet", help="shipped model or ONNX file (default: %(default)s)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one a core)")
+    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Explain, write, and print. Raises InputError."""
+    if args.out.exists() and not args.out.is_dir():
+        raise InputError(f"--out {args.out} is a file: expected a folder")
+    ir, vi = read_image(args.ir), read_image(args.vi)
+    found = explain(args.model, ir, vi, args.threads)
+    limit, pictures = pictures_of(found)
+    numbers = numbers_of(found, str(args.model), limit)
+    make_folder(args.out)
+    write_image(args.out / "fused.png", found.fused)
+    for name, picture in pictures.items():
+        write_image(args.out / f"{name}.png", as_uint8(picture))
+    write_image(args.out / "sheet.png", sheet(found, luma(ir), luma(vi), pictures))
+    text = json.dumps(numbers, indent=2)
+    write_bytes(args.out / "explanation.json", text.encode() + b"\n")
+    print(text if args.json else "\n".join(lines(found, args.out)))
+    return 0
+
+
+def pictures_of(found: Explanation) -> tuple[float, dict[str, Image]]:
+    """The level that the parts' scale ends at, and all pictures by name, H×W float32 in [0, 1].
+
+    Parts lie around mid-grey, features upwards from black; the strongest 0.1 % of the pixels are clipped.
+    """
+    limit = _end(found.parts)
+    parts = {k: np.clip(0.5 + x / (2 * limit), 0, 1).astype(np.float32) for k, x in found.parts.items()}
+    strongest = _end(found.features)
+    features = {k: np.clip(x / strongest, 0, 1).astype(np.float32) for k, x in found.features.items()}
+    return limit, {**parts, **features}
+
+
+def _end(pictures: Mapping[str, Image]) -> float:
+    return max(1e-6, *(float(np.percentile(np.abs(x), 99.9)) for x in pictures.values()))
+
+
+def sheet(found: Explanation, ir: Any, vi: Any, pictures: Mapping[str, Image]) -> Any:
+    """Sources and answer over the parts over the features, H×W×3 uint8."""
+    rows = [
+        Row((ir, luma(found.fused), vi), "infrared, fused, visible"),
+        Row(
+            tuple(pictures[name] for name in PARTS),
+            "parts that add up to the fused picture; mid-grey is zero",
+        ),
+        Row(tuple(pictures[name] for name in FEATURES), "sparse features, mean magnitude"),
+    ]
+    return contact_sheet(["infrared", "common", "visible"], rows, Layout(tile_width=360))
+
+
+def numbers_of(found: Explanation, model: str, limit: float) -> dict[str, object]:
+    """What explanation.json tells."""
+    return {
+        "model": model,
+        "parts_scale": round(limit, 6),
+        "parts": {
+            part: {
+                "mean": round(float(found.parts[part].mean()), 6),
+                "standard_deviation": round(float(found.parts[part].std()), 6),
+                "features_kept": round(found.kept[part], 6),
+                **asdict(found.thresholds[part]),
+            }
+            for part in PARTS
+        },
+    }
+
+
+def lines(found: Explanation, out: Path) -> list[str]:
+    """The same for a reader."""
+    told = []
+    for part in PARTS:
+        learnt = found.thresholds[part]
+        told += [
+            f"{_CALLED[part]}: mean {found.parts[part].mean():+.3f}, standard deviation "
+            f"{found.parts[part].std():.3f}, {found.kept[part]:.1%} of its features over the last threshold",
+            f"  theta {' '.join(f'{x:.4f}' for x in learnt.theta)}   rho {' '.join(f'{x:.3f}' for x in learnt.rho)}",
+        ]
+    return [*told, f"pictures and explanation.json -> {out}"]
