@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from runtime.color import luma, with_chroma_of
 from runtime.engines import Engine, Image, open_engine
 from runtime.errors import InputError
-from runtime.models import find_model
+from runtime.models import AUTO, find_model, fitting
 
 SMALLEST = 16
 _FULL = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
@@ -20,8 +20,8 @@ _FULL = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.fl
 class Fuser:
     """Fuses infrared-visible pairs. Holds its buffers, so it serves one thread at a time."""
 
-    def __init__(self, engine: Engine, multiple: int = 8) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, multiple: int = 8, model: str = "") -> None:
+        self.engine, self.model = engine, model
         self._multiple = multiple
 
     @classmethod
@@ -35,7 +35,8 @@ class Fuser:
         """Load a model.
 
         Args:
-            model: name of a shipped model, or the path of an ONNX file written by `ufuser-export`.
+            model: name of a shipped model, or the path of an ONNX file written by `ufuser-export`; `auto` is the
+                shipped one that fits the engine (`runtime.models.fitting`), which the attribute `model` names.
             engine: one of `runtime.engines.ENGINES`, or `auto` for the fastest that is installed.
             threads: CPU threads; None takes one per physical core.
             cpu_precision: `fp32`, or `bf16` with OpenVINO on a CPU that has it: about twice as fast, less exact.
@@ -45,6 +46,8 @@ class Fuser:
         """
         if threads is not None and threads < 1:
             raise InputError(f"threads {threads}: expected at least 1")
+        if model == AUTO:
+            model = fitting(engine)
         path = find_model(model)
         opened = open_engine(engine, path, threads, cpu_precision)
         multiple = opened.metadata.get("shape_multiple", "")
@@ -54,7 +57,7 @@ class Fuser:
                 f"{path} says '{multiple}' for 'shape_multiple' in its metadata, expected 1 to {SMALLEST}: "
                 f"export it with `ufuser-export`"
             )
-        return cls(opened, int(multiple))
+        return cls(opened, int(multiple), str(model))
 
     def fuse(self, ir: NDArray[Any], vi: NDArray[Any], *, stretch: bool = False) -> NDArray[Any]:
         """Fuse one registered pair.

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from runtime.engines import GPU_ENGINES
 from runtime.errors import InputError
 
+AUTO = "auto"
+"""The model that fits what runs it: see `fitting`."""
 WEIGHTS = Path(__file__).parent / "weights"
 
 
 def shipped() -> list[str]:
     """Names of the models that come with the package."""
     return sorted(p.stem for p in WEIGHTS.glob("*.onnx"))
+
+
+def fitting(engine: str) -> str:
+    """What `auto` stands for: the full network where a GPU is asked for, else the one for cameras' rates on CPUs."""
+    return "ufuser" if engine in GPU_ENGINES else "lite"
 
 
 def find_model(model: str | Path) -> Path:

@@ -19,6 +19,9 @@ GPU_ENGINES = ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt")
 ENGINES = CPU_ENGINES + GPU_ENGINES
 AUTO = "auto"
 """The fastest that is installed; its `name` says which it is."""
+SMALL = 1 << 20
+"""Bytes of a model file under which ONNX Runtime was the faster one (docs/lite.md): all in all a call of OpenVINO
+costs some milliseconds more, which its faster convolutions have to win back."""
 INPUTS, OUTPUT = ("ir", "vi"), "fused"
 
 
@@ -70,12 +73,15 @@ def check_signature(model: Path, found: Mapping[str, tuple[str, Sequence[int | s
 
 
 def fastest_installed(model: Path) -> str:
-    """What `auto` stands for: TensorRT for its engine files, else OpenVINO before ONNX Runtime.
+    """What `auto` stands for: TensorRT for its engine files, else OpenVINO before ONNX Runtime, but for small networks.
 
     GPU providers are asked for by name: that one is installed does not say that it will start.
     """
     if model.suffix == ".engine":
         return "tensorrt"
+    small = model.is_file() and model.stat().st_size < SMALL
+    if small and find_spec("onnxruntime"):
+        return "onnxruntime"
     return "openvino" if find_spec("openvino") else "onnxruntime"
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from runtime import models
 from runtime.engines import AUTO
 from runtime.errors import InputError
 from runtime.pairing import PairingConfig
@@ -30,8 +31,8 @@ class StreamOptions:
     """URIs of the cameras: see `runtime.sources.opening`."""
     out: tuple[str, ...] = ()
     """URIs of the sinks: see `runtime.sinks.opening`."""
-    model: str = "ufuser"
-    """Shipped model, or the path of an ONNX file."""
+    model: str = models.AUTO
+    """Shipped model, the path of an ONNX file, or "auto" for the shipped one that fits the engine."""
     engine: str = AUTO
     """One of `runtime.engines.ENGINES`, or "auto" for the fastest that is installed."""
     threads: int | None = None

@@ -80,6 +80,8 @@ def session(
             if say is not None:
                 kind = "page, metrics" if server.pictures is not None else "metrics"
                 say(f"{kind}: {server.url}")
+        if say is not None and isinstance(model, Fuser):
+            say(f"fusing: {model.model} on {model.engine.name}")
         yield stream
 
 
@@ -89,7 +91,7 @@ def _describe(stream: Stream, options: StreamOptions, fuser: FusesPairs) -> None
     shown = {k: v for k, v in asdict(options).items() if k != "token"}
     shown |= {"ir": mask(options.ir), "vi": mask(options.vi), "out": [mask(text) for text in options.out]}
     for name, value in (
-        ("model", options.model),
+        ("model", fuser.model if isinstance(fuser, Fuser) else options.model),
         ("engine", engine),
         ("options", shown),
         ("machine", asdict(Machine.here())),

@@ -51,6 +51,13 @@ def test_demo(tmp_path: Path, command: Command, max_model: Path) -> None:
     }
 
 
+def test_without_a_model_it_takes_the_fast_one_and_says_so(tmp_path: Path, command: Command) -> None:
+    done = command("demo", "--out", "d", "--frames", 1, "--size", "64x64", "--engine", "onnxruntime")
+    assert done.returncode == 0, done.stderr
+    assert "lite (--model ufuser: the full network) on ONNX Runtime" in done.stdout
+    assert json.loads((tmp_path / "d" / "report.json").read_text())["model"] == "lite"
+
+
 def test_single_frame_as_json_into_a_folder_that_is_there(
     tmp_path: Path, command: Command, max_model: Path
 ) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from runtime import Fuser, InputError
-from runtime.engines import CPU_ENGINES
-from runtime.models import shipped
+from runtime.engines import CPU_ENGINES, GPU_ENGINES, fastest_installed
+from runtime.models import fitting, shipped
 
 
 def test_unknown_model_names_the_known_ones() -> None:
@@ -30,6 +30,21 @@ def test_missing_file(path: str) -> None:
 def test_folder_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no model file"):
         Fuser.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("engine", "model"),
+    [("auto", "lite"), ("onnxruntime", "lite"), ("openvino", "lite"), ("tensorrt", "ufuser")]
+    + [(name, "ufuser") for name in GPU_ENGINES],
+)
+def test_the_model_that_fits_what_runs_it(engine: str, model: str) -> None:
+    assert fitting(engine) == model
+    assert model in shipped()
+
+
+def test_a_fuser_names_the_model_that_was_chosen() -> None:
+    assert Fuser.open("auto", engine="onnxruntime").model == "lite"
+    assert Fuser.open("ufuser", engine="onnxruntime").model == "ufuser"
 
 
 def test_unknown_engine_names_the_known_ones(max_model: Path) -> None:
@@ -107,3 +122,19 @@ def test_engines_agree_and_keep_single_precision() -> None:
         answers = [fuser.fuse(ir, vi) for fuser in fused.values()]
         np.testing.assert_allclose(answers[0], answers[1], atol=2e-5)
         assert answers[0].std() > 0.05
+
+
+def test_auto_takes_onnx_runtime_for_small_networks_and_openvino_for_large_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = tmp_path / "small.onnx", tmp_path / "large.onnx"
+    small.write_bytes(bytes(1000))
+    large.write_bytes(bytes(2 << 20))
+    installed = {"onnxruntime", "openvino"}
+    monkeypatch.setattr("runtime.engines.find_spec", lambda name: name if name in installed else None)
+    assert [fastest_installed(p) for p in (small, large)] == ["onnxruntime", "openvino"]
+    installed.remove("onnxruntime")
+    assert fastest_installed(small) == "openvino"
+    assert fastest_installed(tmp_path / "x.engine") == "tensorrt"
+    installed.clear()
+    assert fastest_installed(large) == "onnxruntime"  # whose absence is then said
