@@ -6,7 +6,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks import calibration, compare, cost_command, energy, latency, peak, report, results, stream
+from benchmarks import (
+    calibration,
+    compare,
+    cost_command,
+    energy,
+    latency,
+    peak,
+    report,
+    results,
+    stream,
+    video,
+)
 from benchmarks.quality import command as quality
 from runtime.errors import InputError
 from train.errors import InputError as TrainingInputError
@@ -29,6 +40,7 @@ def get_parser() -> argparse.ArgumentParser:
         results,
         stream,
         calibration,
+        video,
     ):
         subcommand.add_parser(subparsers)
     return parser

@@ -1,0 +1,120 @@
+"""``python -m benchmarks video``: how steady models are on a pair of videos, side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.quality import table
+from benchmarks.quality.steadiness import grid_energy, noise_gain
+from benchmarks.quality.video import flicker, warping_error
+from runtime import Fuser
+from runtime.errors import InputError
+from runtime.models import find_model
+from runtime.progress import Progress
+from runtime.sources import VideoSource
+
+Grey = npt.NDArray[np.uint8]
+PERIODS = (2, 4, 8)
+_NOISE = 0.02
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand ``video``."""
+    parser = subparsers.add_parser(
+        "video",
+        help="flicker, warping error, noise and grids of fused video",
+        description="Fuse a pair of videos by each model and say how steady the result is: error after warping "
+        "by the visible stream's flow, flicker of the mean beyond the sources', noise passed on by the first "
+        f"frame held still (sigma {_NOISE}), and lines in the spectrum where blocks of pixels would leave them.",
+    )
+    parser.add_argument("--ir", type=Path, required=True, metavar="VIDEO", help="infrared")
+    parser.add_argument("--vi", type=Path, required=True, metavar="VIDEO", help="visible, of the same size")
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        default=["lite", "ufuser"],
+        metavar="NAME_OR_ONNX",
+        help="shipped models or ONNX files (default: lite ufuser)",
+    )
+    parser.add_argument(
+        "--frames", type=int, default=60, metavar="N", help="from the beginning (default: %(default)s)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one a core)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
+    parser.set_defaults(run=run)
+
+
+def _luma(path: Path, count: int) -> list[Grey]:
+    with VideoSource(path) as video:
+        frames = (frame.image for frame in islice(iter(video), count))
+        return [np.asarray(cv2.cvtColor(f, cv2.COLOR_BGR2GRAY) if f.ndim == 3 else f) for f in frames]
+
+
+def _fused(fuser: Fuser, ir: list[Grey], vi: list[Grey], name: str) -> Iterator[Grey]:
+    with Progress(name, len(ir)) as progress:
+        for pair in zip(ir, vi, strict=True):
+            yield fuser.fuse(*pair)
+            progress.step()
+
+
+def _row(ir: list[Grey], vi: list[Grey], fused: list[Grey]) -> dict[str, float]:
+    warping = warping_error(vi, fused)
+    grids = {
+        f"grid_{period}_db": float(np.mean([grid_energy(frame, period) for frame in fused[::10]]))
+        for period in PERIODS
+    }
+    return {
+        "warping_error": warping.error,
+        "coverage": warping.coverage,
+        "flicker": flicker(ir, vi, fused),
+        **grids,
+    }
+
+
+def measured(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """By row, the figures: both sources themselves, then each model. Raises InputError."""
+    if args.frames < 2:
+        raise InputError(f"--frames {args.frames}: expected at least 2, which can be compared")
+    paths = {model: find_model(model) for model in args.model}
+    ir, vi = _luma(args.ir, args.frames), _luma(args.vi, args.frames)
+    if ir[0].shape != vi[0].shape:
+        sizes = " and ".join("x".join(map(str, x[0].shape[::-1])) for x in (ir, vi))
+        raise InputError(f"{args.ir} and {args.vi} are {sizes}: expected videos of one size, registered")
+    if min(ir[0].shape) < 16 * max(PERIODS):
+        raise InputError(f"{args.ir} is smaller than {16 * max(PERIODS)} pixels a side: too small to judge")
+    common = min(len(ir), len(vi))
+    if common < 2:
+        raise InputError(f"{args.ir} and {args.vi} have {common} frames in common: expected at least 2")
+    ir, vi = ir[:common], vi[:common]
+    rows = {"infrared": _row(ir, vi, ir), "visible": _row(ir, vi, vi)}
+    for model, path in paths.items():
+        fuser = Fuser.open(path, "auto", args.threads)
+        row = _row(ir, vi, list(_fused(fuser, ir, vi, model)))
+        still_ir, still_vi = ((x[0] / np.float32(255)).astype(np.float32) for x in (ir, vi))
+        rows[str(model)] = row | {"noise_gain": noise_gain(fuser.fuse, still_ir, still_vi, _NOISE)}
+    return rows
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fuse, measure, print. Returns 0; raises InputError for bad input."""
+    if args.json is not None:
+        table.check_writable(args.json, "--json")
+    rows = measured(args)
+    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    width = max(map(len, rows)) + 2
+    print(" " * width + "".join(f"{name:>15}" for name in columns))
+    for name, row in rows.items():
+        print(f"{name:<{width}}" + "".join(f"{row[c]:15.3f}" if c in row else f"{'':>15}" for c in columns))
+    if args.json is not None:
+        table.write(args.json, json.dumps(rows, indent=2) + "\n")
+        print(f"{args.json} written", file=sys.stderr)
+    return 0
