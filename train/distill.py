@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from .checkpoint import load_model, write_atomically
@@ -84,15 +83,19 @@ class DistillObjective:
 
 
 def energy_distance(fused: Tensor, taught: Tensor) -> Tensor:
-    """L1 between the mean length of gradients in windows of 8 pixels, plus that between standard deviations.
+    """L1 between how much detail and contrast the pictures have, each as a whole.
 
-    Pixel by pixel, the best guess of a small network is softer and flatter than the picture it was taught: this
-    asks for as much detail and contrast, wherever exactly it lies.
+    Of B×1×H×W: mean and root mean square of the gradients' lengths, and the standard deviation. Pixel by pixel, the
+    best guess of a small network is softer and flatter than the picture it was taught: this asks for as much
+    detail as the teacher's, wherever exactly it lies.
     """
-    lengths = (sobel(x).square().sum(1, keepdim=True).add(1e-6).sqrt() for x in (fused, taught))
-    detail, asked = (F.avg_pool2d(x, 8) for x in lengths)
-    contrast = fused.std((1, 2, 3)) - taught.std((1, 2, 3))
-    return (detail - asked).abs().mean() + contrast.abs().mean()
+
+    def amounts(x: Tensor) -> Tensor:
+        square = sobel(x).square().sum(1)
+        length = (square + 1e-6).sqrt().mean((1, 2))
+        return torch.stack((length, (square.mean((1, 2)) + 1e-6).sqrt(), x.std((1, 2, 3))))
+
+    return (amounts(fused) - amounts(taught)).abs().sum(0).mean()
 
 
 def find_teacher(wanted: str) -> tuple[nn.Module, str]:
