@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -164,8 +163,7 @@ def test_grey_and_stretch_and_json(files: Path, command: Command, max_model: Pat
     assert (result["frames"], result["size"], result["out"]) == (1, [56, 40], "out.tif")
     for figure in ("fps", "p50_ms", "p95_ms", "max_ms", "seconds"):
         assert result[figure] > 0
-    fastest = "OpenVINO" if find_spec("openvino") else "ONNX Runtime"  # nothing else was asked for
-    assert result["engine"].startswith(fastest)
+    assert result["engine"].startswith("ONNX Runtime")  # nothing else was asked for, and the network is small
     expected = np.maximum(read_image(files / "ir.png"), luma(read_image(files / "vi.png")))
     np.testing.assert_array_equal(read_image(files / "out.tif"), expected)
     command(*arguments, "--out", "out.bmp", "--grey", "--stretch")

@@ -12,7 +12,8 @@ import train
 from export.rewrite import rewrite
 from train import fnet
 from train.checkpoint import load_model, save_checkpoint
-from train.data import Pair, PatchSampler
+from train.data import Example, Pair, PatchSampler
+from train.distill import DistillObjective, TaughtExample, learning_data
 from train.emma import EmmaObjective, needs_sensing
 from train.errors import InputError
 from train.losses import DirectLoss
@@ -95,7 +96,7 @@ def test_every_recipe_trains_a_step(path: Path, project: Path) -> None:
         emma=recipe.emma and dataclasses.replace(recipe.emma, equivariant_batch=0),
     )
     torch.manual_seed(0)
-    pair = Pair("a", project / "data/ir/b.png", project / "data/vi/b.png")
+    pair: Example = Pair("a", project / "data/ir/b.png", project / "data/vi/b.png")
     device = torch.device("cpu")
     model = create(recipe.model, recipe.network)
     objective: Objective = DirectObjective(DirectLoss(recipe.loss))
@@ -103,6 +104,10 @@ def test_every_recipe_trains_a_step(path: Path, project: Path) -> None:
         objective = SensingObjective(recipe.sensing)
     elif recipe.emma:
         objective = EmmaObjective(recipe, (PseudoSensing(width=2), PseudoSensing(width=2)), device)
+    elif recipe.distill:
+        recipe = dataclasses.replace(recipe, data=learning_data(recipe.data))
+        objective = DistillObjective(recipe.distill, recipe.loss)  # type: ignore[arg-type]
+        pair = TaughtExample("a", *pair.images, project / "data/ir/b.png")
     elif recipe.fnet:
         objective = fnet.objective_of(recipe.fnet)
         assert isinstance(model, (FNet, FNetPair))
