@@ -13,9 +13,9 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from export.rewrite_daefuse import DepthwiseGramAttention
+from export.rewrite_lite import SubtractedStatistic
 from export.rewrite_ufuser import GramAttention, Standardise
 from train.errors import InputError
-from train.models.lite import ChannelStatistic
 from train.models.ufuser import ChannelAttention, ChannelLayerNorm
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -62,7 +62,7 @@ _ISLANDS: dict[type[nn.Module], Callable[..., nn.Module]] = {
     GramAttention: half_attention,
     DepthwiseGramAttention: half_attention,
     Standardise: Float32Island,
-    ChannelStatistic: Float32Island,
+    SubtractedStatistic: Float32Island,
     nn.Sigmoid: Float32Island,
 }
 
@@ -71,7 +71,7 @@ def to_half(rewritten: nn.Module) -> HalfNetwork:
     """A copy of a rewritten network (see `rewrite`) in half precision with float32 islands.
 
     The islands: the statistics of every LayerNorm, whose squares overflow 65504 from a level of 256 on; those
-    of `GramAttention` and of Lite's `ChannelStatistic`, sums over a whole picture; the last sigmoid, because half
+    of `GramAttention` and of Lite's `SubtractedStatistic`, sums over a whole picture; the last sigmoid, because half
     precision rounds levels near 1 by 5e-4.
 
     Raises:

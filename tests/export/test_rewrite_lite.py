@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -10,11 +12,11 @@ from onnx import TensorProto
 from export.fidelity import onnx_network, psnr, synthetic_pair
 from export.precision import PSNR_FLOOR, to_half
 from export.rewrite import rewrite
-from export.rewrite_lite import folded
+from export.rewrite_lite import SubtractedStatistic, folded
 from export.to_onnx import count_macs, trace
 from tests.export.test_rewrite_ufuser import SIZES, TOLERANCE, assert_same, picture, randomised
 from train.distill import find_teacher
-from train.models.lite import BranchedConv, Lite
+from train.models.lite import BranchedConv, ChannelStatistic, Lite
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -43,6 +45,15 @@ def test_the_network_answers_the_same(options: dict[str, object]) -> None:
     assert (before - deployed(ir, vi)).abs().max() <= TOLERANCE
     assert not any(isinstance(m, BranchedConv) for m in deployed.modules())
     assert any(isinstance(m, BranchedConv) for m in model.modules())  # the original stays
+
+
+def test_the_statistic_is_subtracted_and_the_same() -> None:
+    statistic = randomised(ChannelStatistic(6))
+    assert isinstance(statistic, ChannelStatistic)
+    x = picture(6, (24, 40))
+    before = statistic(x)
+    assert_same(before, SubtractedStatistic(copy.deepcopy(statistic))(x))
+    assert (before - x).abs().max() > 0.05
 
 
 def test_it_keeps_the_budget_it_is_made_for() -> None:
