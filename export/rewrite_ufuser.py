@@ -5,8 +5,6 @@ What each is worth is in docs/speed.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,6 +15,8 @@ from train.models.ufuser import (
     ChannelLayerNorm,
     GatedFeedForward,
     GlobalFeature,
+    JoiningConv,
+    RestormerCNNBlock,
     UFuser,
 )
 
@@ -102,15 +102,14 @@ class Standardise(nn.Module):
     """LayerNorm over channels without its affine part, in whatever layout the map has.
 
     The fused operator wants channels last; engines whose convolutions keep channels in blocks transpose the
-    map there and back. Here the mean is taken off by a 1×1 convolution with I − 1/C (for 8 channels by
-    a reduction, as fast and without its multiplications), and the variance is a 1×1 convolution of the
-    squares, with epsilon as its bias.
+    map there and back, and reductions over channels are slow in their layout. Here the mean is taken off by a
+    1×1 convolution with I − 1/C, and the variance is a 1×1 convolution of the squares, with epsilon as its bias.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         centring = (torch.eye(channels, dtype=torch.float64) - 1 / channels)[:, :, None, None]
-        self.centre = _conv(centring) if channels > HEADS else SubtractMean()
+        self.centre = _conv(centring)
         self.variance = nn.Conv2d(channels, 1, 1).requires_grad_(False)
         self.variance.weight.fill_(1 / channels)
         assert self.variance.bias is not None
@@ -120,13 +119,6 @@ class Standardise(nn.Module):
         centred: Tensor = self.centre(x)
         deviation: Tensor = self.variance(centred * centred).sqrt()
         return centred / deviation
-
-
-class SubtractMean(nn.Module):
-    """x less its mean over channels."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x - x.mean(dim=1, keepdim=True)
 
 
 def standardised_norm(norm: ChannelLayerNorm) -> nn.Sequential:
@@ -161,8 +153,12 @@ class TwoPathFeedForward(nn.Module):
     def __init__(self, mlp: GatedFeedForward) -> None:
         super().__init__()
         self.pad = nn.ReflectionPad2d(1)
-        dense = mlp.project_out.weight.shape[0] == HEADS
-        self.gate, self.value = nn.ModuleList(dense_paths(mlp) if dense else grouped_paths(mlp))
+        inward, grouped = mlp.project_in.weight.detach().chunk(2), mlp.dwconv.weight.detach().chunk(2)
+        bias = mlp.project_in.bias
+        shifts = (None, None) if bias is None else bias.detach().chunk(2)
+        self.gate, self.value = (
+            PairedConv(*of_path) for of_path in zip(inward, grouped, shifts, strict=True)
+        )
         self.project_out = mlp.project_out
 
     def forward(self, x: Tensor) -> Tensor:
@@ -171,38 +167,53 @@ class TwoPathFeedForward(nn.Module):
         return answer
 
 
-def _halves(conv: nn.Conv2d) -> Iterator[nn.Conv2d]:
-    """The first and the second half of a convolution's outputs, as unpadded convolutions."""
-    biases = (None, None) if conv.bias is None else conv.bias.detach().chunk(2)
-    # One group reads all inputs in both halves, several groups divide them.
-    groups = max(1, conv.groups // 2)
-    for weight, bias in zip(conv.weight.detach().chunk(2), biases, strict=True):
-        yield _conv(weight, bias, groups=groups)
+class PairedConv(nn.Module):
+    """A 1×1 and an unpadded 3×3 convolution in groups of two channels, as the sum of two depthwise ones.
 
+    Engines run depthwise convolutions at the memory's speed and groups of two channels at a small share of
+    it. Each output needs its own channel and the other one of its pair: the latter comes from a second 1×1
+    convolution with the pairs' rows swapped, which costs less than moving channels about.
 
-def grouped_paths(mlp: GatedFeedForward) -> list[nn.Sequential]:
-    """Gate and value, each a 1×1 and a 3×3 convolution in groups of two channels."""
-    pairs = zip(_halves(mlp.project_in), _halves(mlp.dwconv), strict=True)
-    return [nn.Sequential(inward, grouped) for inward, grouped in pairs]
-
-
-def dense_paths(mlp: GatedFeedForward) -> list[nn.Conv2d]:
-    """Gate and value, each the 1×1 and the grouped 3×3 convolution as one dense 3×3.
-
-    The dense kernel has more multiplications, 9·2C² instead of 2C² + 36C a pixel, but grouped convolutions of
-    two channels run at a small share of a processor's speed: it pays at 8 channels.
+    Args:
+        pointwise: kernel of the 1×1, C×cin×1×1.
+        grouped: kernel of the grouped one, C×2×3×3.
+        shift: bias of the 1×1, C, or None.
     """
-    inward = mlp.project_in
-    pointwise = inward.weight.detach().double()[:, :, 0, 0]
-    grouped = mlp.dwconv.weight.detach().double()  # 2C × 2 × 3 × 3
-    pairs = pointwise.reshape(-1, 2, pointwise.shape[1])  # the two inputs of each group …
-    pairs = pairs.repeat_interleave(2, dim=0)  # … for each of its two outputs
-    weight = torch.einsum("omhw,omi->oihw", grouped, pairs)
-    shift = None
-    if inward.bias is not None:
-        shifts = inward.bias.detach().double().reshape(-1, 2).repeat_interleave(2, dim=0)
-        shift = torch.einsum("omhw,om->o", grouped, shifts)
-    return list(_halves(_conv(weight, shift)))
+
+    def __init__(self, pointwise: Tensor, grouped: Tensor, shift: Tensor | None) -> None:
+        super().__init__()
+        channels = len(grouped)
+        each = torch.arange(channels)
+        swapped = each ^ 1
+        self.own = _conv(pointwise, shift)
+        self.other = _conv(pointwise[swapped], None if shift is None else shift[swapped])
+        self.of_own = _conv(grouped[each, each % 2, None], groups=channels)
+        self.of_other = _conv(grouped[each, swapped % 2, None], groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.of_own(self.own(x)) + self.of_other(self.other(x))
+        return answer
+
+
+class SummedConv(nn.Module):
+    """A convolution over maps side by side, as a sum of one for each map: nothing is copied together.
+
+    Their shares of the channels are alike, as everywhere in U-Fuser.
+    """
+
+    def __init__(self, conv: JoiningConv, maps: int) -> None:
+        super().__init__()
+        parts = (
+            _conv(weight, padding=1, padding_mode="reflect") for weight in conv.weight.chunk(maps, dim=1)
+        )
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        answer: Tensor
+        answer, *others = (part(x) for part, x in zip(self.parts, maps, strict=True))
+        for other in others:
+            answer = answer + other
+        return answer
 
 
 def rewrite_global_feature(feature: GlobalFeature) -> None:
@@ -220,3 +231,7 @@ def rewrite_ufuser(model: UFuser) -> None:
     for module in list(model.modules()):
         if isinstance(module, GlobalFeature):
             rewrite_global_feature(module)
+        elif isinstance(module, RestormerCNNBlock) and module.has_global and module.has_local:
+            module.FFN = SummedConv(module.FFN, 2)  # type: ignore[assignment]
+    for block in (model.f_1, model.f_2, model.f_3, model.f_4, model.de_1, model.de_2, model.de_3):
+        block.embed = SummedConv(block.embed, 2)  # type: ignore[assignment]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from export.rewrite import rewrite
 from export.rewrite_ufuser import (
     GramAttention,
+    SummedConv,
     TwoPathFeedForward,
     fold_affine,
     folded_qkv,
@@ -22,6 +23,7 @@ from train.models.ufuser import (
     ChannelLayerNorm,
     GatedFeedForward,
     GlobalFeature,
+    JoiningConv,
     UFuser,
 )
 
@@ -117,6 +119,14 @@ def test_the_feed_forward_with_and_without_the_norms_affine_part(
     standardise = fold_affine(norm, mlp)
     assert_same(before, mlp(standardise(x)))
     assert_same(before, TwoPathFeedForward(mlp)(standardise(x)))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_convolution_over_maps_side_by_side_is_a_sum(size: tuple[int, int]) -> None:
+    conv = randomised(JoiningConv(24, 8))
+    assert isinstance(conv, JoiningConv)
+    maps = [picture(8, size), picture(8, size) + 1, picture(8, size).flip(-1)]
+    assert_same(conv(*maps), SummedConv(conv, 3)(*maps))
 
 
 @pytest.mark.parametrize("size", [(16, 16), (24, 40), (72, 104)])

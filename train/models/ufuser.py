@@ -27,6 +27,16 @@ def _conv3x3(cin: int, cout: int, stride: int = 1, groups: int = 1, bias: bool =
     return nn.Conv2d(cin, cout, 3, stride, 1, groups=groups, bias=bias, padding_mode="reflect")
 
 
+class JoiningConv(nn.Conv2d):
+    """A reflect-padded 3×3 convolution over maps side by side; each B×C×H×W with channels of its own."""
+
+    def __init__(self, cin: int, cout: int) -> None:
+        super().__init__(cin, cout, 3, padding=1, bias=False, padding_mode="reflect")
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        return super().forward(torch.cat(maps, dim=1) if len(maps) > 1 else maps[0])
+
+
 class _Affine(nn.Module):
     """Scale and shift per channel; a module of its own because the release keeps them one level down."""
 
@@ -123,7 +133,7 @@ class LocalFeature(nn.Module):
 
 
 class RestormerCNNBlock(nn.Module):
-    """Restormer-CNN block: B×in×H×W → B×out×H×W, global and local branch side by side.
+    """Restormer-CNN block: maps of together B×in×H×W → B×out×H×W, global and local branch side by side.
 
     A branch of no blocks is left out, and the convolution that joins both takes the other one alone.
     """
@@ -132,21 +142,18 @@ class RestormerCNNBlock(nn.Module):
         self, in_channels: int, out_channels: int, global_blocks: int = 1, local_blocks: int = 2
     ) -> None:
         super().__init__()
-        self.embed = _conv3x3(in_channels, out_channels)
+        self.embed = JoiningConv(in_channels, out_channels)
         blocks = [GlobalFeature(out_channels) for _ in range(global_blocks)]
         # Not wrapped where it is the only one: the release has no number in its name.
         self.GlobalFeature = blocks[0] if len(blocks) == 1 else nn.Sequential(*blocks)
         self.LocalFeature = LocalFeature(out_channels, local_blocks)
         self.has_global, self.has_local = global_blocks > 0, local_blocks > 0
-        self.FFN = _conv3x3((self.has_global + self.has_local) * out_channels, out_channels)
+        self.FFN = JoiningConv((self.has_global + self.has_local) * out_channels, out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.embed(x)
-        if not self.has_local:
-            return self.FFN(self.GlobalFeature(x))
-        if not self.has_global:
-            return self.FFN(self.LocalFeature(x))
-        return self.FFN(torch.cat((self.GlobalFeature(x), self.LocalFeature(x)), dim=1))
+    def forward(self, *maps: Tensor) -> Tensor:
+        x = self.embed(*maps)
+        branches = [self.GlobalFeature] * self.has_global + [self.LocalFeature] * self.has_local
+        return self.FFN(*(branch(x) for branch in branches))
 
 
 def _up(cin: int, cout: int) -> nn.Sequential:
@@ -215,13 +222,13 @@ class UFuser(nn.Module):
         v3 = self.V_en_3(self.V_down2(v2))
         v4 = self.V_en_4(self.V_down3(v3))
 
-        f1 = self.f_1(torch.cat((i1, v1), dim=1))
-        f2 = self.f_2(torch.cat((i2, v2), dim=1))
-        f3 = self.f_3(torch.cat((i3, v3), dim=1))
-        f4 = self.f_4(torch.cat((i4, v4), dim=1))
+        f1 = self.f_1(i1, v1)
+        f2 = self.f_2(i2, v2)
+        f3 = self.f_3(i3, v3)
+        f4 = self.f_4(i4, v4)
 
         x = self.up4(self.de_4(f4))
-        x = self.up3(self.de_3(torch.cat((x, f3), dim=1)))
-        x = self.up2(self.de_2(torch.cat((x, f2), dim=1)))
-        x = self.de_1(torch.cat((x, f1), dim=1))
+        x = self.up3(self.de_3(x, f3))
+        x = self.up2(self.de_2(x, f2))
+        x = self.de_1(x, f1)
         return self.last(x)
