@@ -12,6 +12,7 @@ import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 Shape = tuple[int | str, ...]
+"""Each axis: its size, the exporter's symbol for it, or a name of its own where neither is known."""
 
 
 def constant_reshapes(model: ModelProto) -> None:
@@ -52,8 +53,12 @@ def constant_reshapes(model: ModelProto) -> None:
 
 
 def _shape(value: ValueInfoProto) -> Shape:
+    """The exporter leaves out what it doesn't know; two unknown axes are not alike for that."""
     dims = value.type.tensor_type.shape.dim
-    return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param for d in dims)
+    return tuple(
+        d.dim_value if d.HasField("dim_value") else d.dim_param or f"{value.name}, axis {axis}"
+        for axis, d in enumerate(dims)
+    )
 
 
 def _constant_target(given: Shape, wanted: Shape) -> list[int] | None:

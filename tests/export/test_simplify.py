@@ -69,3 +69,50 @@ def test_a_reshape_of_unknown_shape_is_left_alone() -> None:
     # The way back still has a known target: the input's own shape. The way there is not touched.
     assert model.graph.node[[n.op_type for n in model.graph.node].index("Reshape")].input[1] == "flat_target"
     assert len(model.graph.node) <= nodes
+
+
+def unshuffled() -> onnx.ModelProto:
+    """`PixelUnshuffle(2)` as PyTorch 2.13 exports it: its tensors' axes have no names in `value_info`."""
+
+    def value(name: str, shape: list[int | str | None]) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    nodes = [
+        helper.make_node("Shape", ["x"], ["channels"], start=1, end=2),
+        *(helper.make_node("Shape", ["x"], [n], start=i, end=i + 1) for i, n in ((2, "h"), (3, "w"))),
+        helper.make_node("Div", ["h", "two"], ["h2"]),
+        helper.make_node("Div", ["w", "two"], ["w2"]),
+        helper.make_node("Concat", ["one", "channels", "h2", "two", "w2", "two"], ["cut"], axis=0),
+        helper.make_node("Reshape", ["x", "cut"], ["cells"]),
+        helper.make_node("Transpose", ["cells"], ["apart"], perm=[0, 1, 3, 5, 2, 4]),
+        helper.make_node("Mul", ["channels", "four"], ["channels4"]),
+        helper.make_node("Concat", ["one", "channels4", "h2", "w2"], ["joined"], axis=0),
+        helper.make_node("Reshape", ["apart", "joined"], ["y"]),
+    ]
+    constants = {"one": -1, "two": 2, "four": 4}
+    return helper.make_model(
+        helper.make_graph(
+            nodes,
+            "g",
+            [value("x", ["b", 1, "2*h", "2*w"])],
+            [value("y", [None] * 4)],
+            [helper.make_tensor(n, TensorProto.INT64, [1], [v]) for n, v in constants.items()],
+            value_info=[value("cells", [None] * 6), value("apart", [None] * 6)],
+        ),
+        opset_imports=[helper.make_opsetid("", 20)],
+        ir_version=10,
+    )
+
+
+def test_axes_of_unknown_size_are_not_taken_for_alike() -> None:
+    model = unshuffled()
+    before = model.SerializeToString()
+    constant_reshapes(model)
+    onnx.checker.check_model(model, full_check=True)
+    x = np.random.default_rng(0).random((3, 1, 6, 10), np.float32)
+    expected, given = (
+        onnxruntime.InferenceSession(m, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+        for m in (before, model.SerializeToString())
+    )
+    assert expected.shape == (3, 4, 3, 5)
+    np.testing.assert_array_equal(given, expected)
