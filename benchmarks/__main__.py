@@ -20,6 +20,7 @@ from benchmarks import (
 )
 from benchmarks.quality import command as quality
 from runtime.errors import InputError
+from runtime.pipes import ends_with_its_reader
 from train.errors import InputError as TrainingInputError
 
 BAD_INPUT = 2
@@ -46,6 +47,7 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@ends_with_its_reader
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; bad input is one line on stderr and exit code 2."""
     args = get_parser().parse_args(argv)

@@ -13,7 +13,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +32,7 @@ from export.precision import PRECISIONS, to_half
 from export.rewrite import rewrite
 from export.rewrite_fnet import thresholds, with_parts
 from export.simplify import constant_reshapes
+from runtime.pipes import ends_with_its_reader
 from train.checkpoint import load_model, write_atomically
 from train.errors import InputError
 from train.models.fnet import FNet
@@ -264,7 +265,8 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
+@ends_with_its_reader
+def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     args = get_parser().parse_args(argv)
     start = time.perf_counter()

@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from runtime.engines.manifest import DeviceFacts, Manifest
 from runtime.engines.profiles import Extent, Profile
 from runtime.errors import InputError
 from runtime.files import write_bytes
+from runtime.pipes import ends_with_its_reader
 
 _DEFAULT = Profile(Extent(1, 256, 320), Extent(1, 480, 640), Extent(1, 1080, 1920))
 
@@ -176,7 +177,8 @@ def _print_manifest(plan: Plan, manifest: Manifest, as_json: bool) -> None:
     )
 
 
-def main(argv: list[str] | None = None) -> int:
+@ends_with_its_reader
+def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     args = get_parser().parse_args(argv)
     start = time.perf_counter()

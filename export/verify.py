@@ -37,6 +37,7 @@ from runtime.errors import InputError
 from runtime.files import require_writable
 from runtime.images import write_image
 from runtime.models import find_model
+from runtime.pipes import ends_with_its_reader
 from train.checkpoint import load_model
 from train.errors import InputError as TrainInputError
 
@@ -322,7 +323,8 @@ def _as_json(first: Contender, outcomes: list[Outcome], timings: list[Timing] | 
     }
 
 
-def main(argv: list[str] | None = None) -> int:
+@ends_with_its_reader
+def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 within tolerance, 1 outside, 2 bad input."""
     args = get_parser().parse_args(argv)
     try:

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from runtime.cli import doctor
 from runtime.errors import InputError
+from runtime.pipes import ends_with_its_reader
 
 try:
     import cv2
@@ -59,6 +60,7 @@ def installed_version() -> str:
         return "not installed"
 
 
+@ends_with_its_reader
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -71,17 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _stopped_by_exception():
             code: int = args.run(args)
-        sys.stdout.flush()
     except InputError as e:
         print(f"error: {' '.join(str(e).splitlines())}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the result has gone. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return code
 
 
