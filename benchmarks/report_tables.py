@@ -130,7 +130,7 @@ def _by_size(results: Results, threads: int) -> Table | None:
 
 
 def _scaling(results: Results, title: str, axis: str, setting: tuple[Size, int]) -> Table | None:
-    """Pairs a second over threads or batch, the other held."""
+    """Pairs a second over threads or batch, the other held; for batches also milliseconds a pair."""
     size, threads = setting
     held = [
         r
@@ -149,10 +149,15 @@ def _scaling(results: Results, title: str, axis: str, setting: tuple[Size, int])
             continue
         gain = there[-1].fps / there[0].fps
         rows.append(
-            (label(there[0]), *(_optional(r.fps if r else None, ".2f") for r in runs), f"{gain:.2f}×")
+            (label(there[0]), *("" if r is None else _throughput(r, axis) for r in runs), f"{gain:.2f}×")
         )
     head = ("contender", *(f"{step}" for step in steps), "last / first")
-    return Table(f"{title}: pairs a second at {as_text(size)}", head, tuple(rows)) if rows else None
+    what = "pairs a second" if axis == "threads" else "pairs a second (median ms a pair)"
+    return Table(f"{title}: {what} at {as_text(size)}", head, tuple(rows)) if rows else None
+
+
+def _throughput(run: Latency, axis: str) -> str:
+    return f"{run.fps:.2f}" if axis == "threads" else f"{run.fps:.2f} ({run.p50_ms / run.batch:.1f})"
 
 
 def _printed(results: Results) -> Table:
@@ -187,7 +192,8 @@ def _printed(results: Results) -> Table:
         "“FLOPs” for each weight and pixel",
     )
     notes = (
-        f"{table.paper}, {table.printed_as}, at {table.resolution}. EMMA is run here as ufuser, rewritten exactly.",
+        f"{table.paper}, {table.printed_as}, at {table.resolution}. EMMA is run here as ufuser, FNet as fnet, both "
+        f"rewritten exactly.",
         *table.remarks,
         "For each weight and pixel: 1 if every weight is used once a pixel, less at lower resolutions, more where "
         "weights are used again.",
@@ -239,7 +245,7 @@ def _audit(rows: Sequence[Audited], size: Size) -> Table:
     notes = [f"[{number}] {reason}." for reason, number in reasons.items()]
     notes.append(
         f"Flagged beyond {TOLERANCE:.0%}. EMMA and FNet: PyTorch's counter on the published definitions; the others: "
-        f"their ONNX graphs, beside the printed figure of EMMA, whose network they are."
+        f"their ONNX graphs, beside the printed figure of the one whose network they are."
     )
     if any(row.scaled for row in rows):
         notes.append(f"Printed for {published.load('fnet_1_cost').resolution}, scaled by the pixels.")
@@ -326,8 +332,8 @@ def quality_table(measured: Quality) -> Table:
     notes = (
         said,
         "Mean rank: among the measured methods only; lower is better. CE and MSE: lower is better.",
-        "Printed figures are the papers' own, of their pictures, splits and conventions; ufuser is this "
-        "project's training of EMMA's network.",
+        "Printed figures are the papers' own, of their pictures, splits and conventions; ufuser, fnet and daefuse are "
+        "this project's trainings of the networks of EMMA, FNet and DAE-Fuse.",
     )
     head = ("method", "from", *columns, "mean rank")
     return Table(f"Quality on {measured.dataset}", head, tuple(rows), notes, frozenset(muted))

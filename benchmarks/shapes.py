@@ -110,13 +110,16 @@ def _fold(model: ModelProto) -> bool:
     part: list[NodeProto] = []
     computed: set[str] = set()
     for node in graph.node:
-        if node.op_type == "Shape" and not node.attribute and node.input[0] in shapes:
-            shape = np.array(shapes[node.input[0]][0], np.int64)
+        if node.op_type == "Shape" and node.input[0] in shapes:
+            ends = {a.name: a.i for a in node.attribute}
+            shape = np.array(shapes[node.input[0]][0], np.int64)[ends.get("start") : ends.get("end")]
             part.append(
                 helper.make_node(
                     "Constant", [], list(node.output), value=numpy_helper.from_array(shape, node.output[0])
                 )
             )
+        elif node.op_type == "Range":  # inference needs what it is given; what is made from it is no constant
+            continue
         elif all(name in values or name in computed for name in node.input if name):
             part.append(node)
         else:

@@ -21,7 +21,8 @@ TABLE_SIZE = (264, 400)
 
 @pytest.fixture(scope="module")
 def rows() -> dict[tuple[str, str, tuple[int, int]], Audited]:
-    found = audit([("ours", find_model("ufuser"))], [TABLE_SIZE, (480, 640)])
+    models = [("ours", find_model("ufuser")), ("deployed", find_model("fnet"))]
+    found = audit(models, [TABLE_SIZE, (480, 640)])
     return {(row.network, row.quantity, row.size): row for row in found}
 
 
@@ -49,6 +50,19 @@ def test_ours_is_counted_from_the_graph(rows: dict[tuple[str, str, tuple[int, in
     assert ours.recomputed == cost_of(find_model("ufuser"), *TABLE_SIZE).macs / 1e9
     assert ours.recomputed < 0.7 * 13.895
     assert "rewritten exactly" in ours.reason
+
+
+def test_a_deployed_fnet_stands_beside_the_printed_one(
+    rows: dict[tuple[str, str, tuple[int, int]], Audited],
+) -> None:
+    for size in (TABLE_SIZE, (480, 640)):
+        deployed, defined = rows["deployed", MACS, size], rows["FNet", MACS, size]
+        assert deployed.printed == defined.printed
+        assert 1 < deployed.recomputed / defined.recomputed < 1.06
+        assert "not that of FNet as published either" in deployed.reason
+    parameters = rows["deployed", PARAMETERS, TABLE_SIZE]
+    assert parameters.printed == 420
+    assert abs(parameters.difference) < TOLERANCE
 
 
 def test_other_sizes_are_compared_with_scaled_figures(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import warnings
@@ -18,8 +19,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.__main__ import main
 from benchmarks.cost import cost_of
+from export.rewrite import rewrite
 from runtime.errors import InputError
 from runtime.models import find_model
+from train.models.daefuse import DAEFuse
 from train.models.fnet import FNet
 from train.models.pseudo_sensing import PseudoSensing
 from train.models.ufuser import UFuser
@@ -221,3 +224,15 @@ def test_bad_input(options: list[str], said: str, capsys: pytest.CaptureFixture[
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert said in lines[0]
+
+
+def test_a_graph_that_counts_from_the_pictures_size() -> None:
+    """DAE-Fuse's cells: a Range up to a side of the map, which no inference knows by itself."""
+    file = Path(__file__).resolve().parents[1] / "export" / "graphs" / "daefuse_fp32.onnx"
+    network = rewrite(DAEFuse(width=16, heads=4, vit_dim=16, vit_blocks=1, vit_heads=4))
+    costs = {size: cost_of(file, *size) for size in ((64, 96), (120, 160))}
+    for size, cost in costs.items():
+        assert cost.macs == pytest.approx(macs_by_pytorch(copy.deepcopy(network), 2, *size), rel=0.005)
+    held = {cost.parameters for cost in costs.values()}
+    assert len(held) == 1, "what is made from the size is no weight"
+    assert held.pop() <= sum(p.numel() for p in network.parameters())

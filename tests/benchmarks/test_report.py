@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks import published
 from benchmarks.__main__ import main
 from benchmarks.report_page import FIGURES, PAGE, TWIN
 from benchmarks.report_plots import Point, fitted, pareto
@@ -209,6 +210,31 @@ def test_printed_quality_stands_under_the_measured() -> None:
     assert 1 in table.muted
     assert ("FNet", "FNet, Table I", "0.70", "") in table.rows
     assert len(quality_table(Quality("nowhere", {}, measured.means, measured.mean_rank)).rows) == 2
+
+
+def test_fnet_and_daefuse_stand_beside_what_their_papers_print() -> None:
+    columns = {"VIF": 0.6, "SF": 9.0}
+    ranks = {"fnet": 1.0, "daefuse": 2.0, "lite": 3.0}
+    table = quality_table(Quality("TNO", {"pairs": 3}, dict.fromkeys(ranks, columns), ranks))
+    shown = [row[:2] for row in table.rows[:5]]
+    assert shown[0] == ("fnet", "measured")
+    assert shown[1] == ("↳ FNet", "FNet, Table I")
+    assert shown[2] == ("daefuse", "measured")
+    assert shown[3] == ("↳ DAE-Fuse", f"DAE-Fuse, {published.load('daefuse_1_quality').printed_as}")
+    assert shown[4] == ("lite", "measured")  # which no paper prints
+    own = published.load("daefuse_1_quality").select(dataset="TNO", method="Ours")[0]
+    assert own["VIF"] in table.rows[3]
+    runs = Results.here(latency=(Latency.of(FAST, "fnet", SMALL, 2, [2.0] * 3),))
+    printed = latency_tables(runs)[-1]
+    (fnet,) = (row for row in printed.rows if row[0] == "FNet")
+    assert fnet[1:3] == ("0.051", f"2.000 ({FAST} fp32)")
+
+
+def test_batches_by_pairs_a_second_and_milliseconds_a_pair() -> None:
+    runs = [Latency.of(FAST, "ufuser", VGA, 2, [seconds] * 3, batch=n) for n, seconds in ((1, 0.5), (4, 1.6))]
+    (table,) = (t for t in latency_tables(Results.here(latency=tuple(runs))) if t.title.startswith("Batches"))
+    assert table.head == ("contender", "1", "4", "last / first")
+    assert table.rows == (("ufuser, onnxruntime", "2.00 (500.0)", "2.50 (400.0)", "1.25×"),)
 
 
 def test_the_audit_flags_beyond_its_tolerance() -> None:
