@@ -10,6 +10,7 @@ import copy
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -108,25 +109,21 @@ def quantize(
         say: takes a line about each step.
 
     Raises:
-        InputError: too few crops, or the floor isn't reached while any layer is quantised.
+        InputError: too few crops, no layer worth quantising, or the floor isn't reached while any is quantised.
     """
     calibration.check()
-    named = _prepared(model)
-    layers = quantizable(named)
-    with tempfile.TemporaryDirectory() as folder:
-        ranges = _ranges(named, calibration.samples(), target, Path(folder))
-    tool = _Quantizer(named, ranges, target)
+    tool, layers = prepare(model, calibration.samples(), target)
     sensitivity = _sensitivity(tool, layers, calibration.samples()[:2])
     say("costliest layers, network with that layer alone in INT8 against fp32:")
     for layer, decibels in list(sensitivity.items())[:8]:
         say(f"  {decibels:5.1f} dB  {layer}")
-    reference = _Remembered(onnx_network(named.SerializeToString()))
+    reference = _Remembered(onnx_network(tool.plain.SerializeToString()))
     samples = list(real_samples(calibration.validation))
     costliest = list(sensitivity)
     left_out = 0
     while left_out < len(costliest):
         kept = costliest[left_out:]
-        quantized = tool.quantized([layers[layer] for layer in kept])
+        quantized = tool.quantized([node for layer in kept for node in layers[layer]])
         difference = compare(reference, tool.network(quantized), samples)
         say(f"{len(kept)} layers in INT8, {left_out} left in float: {difference}")
         if difference.psnr_db >= floor_db:
@@ -139,21 +136,43 @@ def quantize(
     )
 
 
-def quantizable(model: onnx.ModelProto) -> dict[str, str]:
-    """Layers worth quantising: node names by the names of their weights.
+def prepare(
+    model: onnx.ModelProto, samples: Sequence[tuple[Image, Image]], target: str
+) -> tuple[Quantizer, dict[str, list[str]]]:
+    """What quantises the model, with ranges taken over the samples, and the layers that can be (`quantizable`).
+
+    Raises:
+        InputError: none can be.
+    """
+    named = _prepared(model)
+    layers = quantizable(named)
+    if not layers:
+        raise InputError(
+            f"no layer of this network gains by INT8: expected convolutions larger than 1x1, in one group, with "
+            f"{NARROW} channels or more in and out; export it with --precision fp16 or fp32"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        ranges = _ranges(named, samples, target, Path(folder))
+    return Quantizer(named, ranges, target), layers
+
+
+def quantizable(model: onnx.ModelProto) -> dict[str, list[str]]:
+    """Layers worth quantising: names of their nodes by those of their weights.
+
+    A layer that both pictures go through is two nodes of the same weights.
 
     Groups of two channels stay in float, convolutions with fewer than `NARROW` channels in or out, and those of
-    1×1, which gain nothing (and the means and variances of the norms are among them).
+    one pixel or position, which gain nothing (and the means and variances of the norms are among them).
     """
     shapes = {t.name: tuple(t.dims) for t in model.graph.initializer}
-    found = {}
+    found: dict[str, list[str]] = {}
     for node in model.graph.node:
         if node.op_type not in QUANTIZED or node.input[1] not in shapes:
             continue
         groups = next((a.i for a in node.attribute if a.name == "group"), 1)
-        *channels, kernel, _ = shapes[node.input[1]]
-        if groups == 1 and min(channels) >= NARROW and kernel > 1:
-            found[node.input[1].removesuffix(".weight")] = node.name
+        outputs, inputs, *kernel = shapes[node.input[1]]
+        if groups == 1 and min(outputs, inputs) >= NARROW and prod(kernel) > 1:
+            found.setdefault(node.input[1].removesuffix(".weight"), []).append(node.name)
     return found
 
 
@@ -187,7 +206,7 @@ def _ranges(
     return calibrator.compute_data()
 
 
-class _Quantizer:
+class Quantizer:
     """Quantises any choice of layers with ranges that were measured once."""
 
     def __init__(self, model: onnx.ModelProto, ranges: TensorsData, target: str) -> None:
@@ -241,7 +260,7 @@ def simulated(model: bytes) -> Callable[[Image, Image], Image]:
 
 
 def _sensitivity(
-    tool: _Quantizer, layers: dict[str, str], crops: Sequence[tuple[Image, Image]]
+    tool: Quantizer, layers: dict[str, list[str]], crops: Sequence[tuple[Image, Image]]
 ) -> dict[str, float]:
     """PSNR against fp32 of the network with each layer alone in INT8, the costliest layer first."""
     small = [(ir[..., :128, :160], vi[..., :128, :160]) for ir, vi in crops]
@@ -249,8 +268,8 @@ def _sensitivity(
     plain = simulated(tool.plain.SerializeToString())
     expected = [plain(ir, vi) for ir, vi in small]
     found = {}
-    for layer, node in tqdm(layers.items(), desc="sensitivity", unit="layer"):
-        run = simulated(tool.quantized([node]).SerializeToString())
+    for layer, nodes in tqdm(layers.items(), desc="sensitivity", unit="layer"):
+        run = simulated(tool.quantized(nodes).SerializeToString())
         squares = [
             float(np.mean((run(ir, vi) - answer) ** 2))
             for (ir, vi), answer in zip(small, expected, strict=True)
@@ -280,4 +299,14 @@ def split(pairs: Sequence[Pair], validation: Sequence[str] | None) -> tuple[list
     return [p for p in pairs if p.name not in names], [p for p in pairs if p.name in names]
 
 
-__all__ = ["TARGETS", "Calibration", "Quantized", "Sample", "quantizable", "quantize", "split"]
+__all__ = [
+    "TARGETS",
+    "Calibration",
+    "Quantized",
+    "Quantizer",
+    "Sample",
+    "prepare",
+    "quantizable",
+    "quantize",
+    "split",
+]

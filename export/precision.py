@@ -8,7 +8,7 @@ and outputs stay float32, so that the runtime sees one contract whatever the pre
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
@@ -30,9 +30,21 @@ class Float32Island(nn.Module):
         super().__init__()
         self.body = body.float()
 
+    def forward(self, *maps: Tensor) -> Tensor:
+        answer: Tensor = self.body(*(x.float() for x in maps))
+        return answer.half()
+
+
+class Float32End(nn.Module):
+    """The last module: computes in float32, and its answer stays so."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body.float()
+
     def forward(self, x: Tensor) -> Tensor:
         answer: Tensor = self.body(x.float())
-        return answer.half()
+        return answer
 
 
 def half_attention(attention: GramAttention) -> GramAttention:
@@ -58,16 +70,19 @@ class HalfNetwork(nn.Module):
         return answer.float()
 
 
-_ISLANDS: dict[type[nn.Module], Callable[..., nn.Module]] = {
+ISLANDS: Mapping[type[nn.Module], Callable[..., nn.Module]] = {
     GramAttention: half_attention,
     DepthwiseGramAttention: half_attention,
     Standardise: Float32Island,
     SubtractedStatistic: Float32Island,
-    nn.Sigmoid: Float32Island,
+    nn.Sigmoid: Float32End,
 }
+"""What stays in float32, and how. `python -m export.islands` shows what each is worth to a network."""
 
 
-def to_half(rewritten: nn.Module) -> HalfNetwork:
+def to_half(
+    rewritten: nn.Module, islands: Mapping[type[nn.Module], Callable[..., nn.Module]] = ISLANDS
+) -> HalfNetwork:
     """A copy of a rewritten network (see `rewrite`) in half precision with float32 islands.
 
     The islands: the statistics of every LayerNorm, whose squares overflow 65504 from a level of 256 on; those
@@ -79,10 +94,10 @@ def to_half(rewritten: nn.Module) -> HalfNetwork:
     """
     body = copy.deepcopy(rewritten)
     _refuse_unknown(body)
-    kept = {name: module for name, module in body.named_modules() if type(module) in _ISLANDS}
-    islands = {name: _ISLANDS[type(module)](copy.deepcopy(module)) for name, module in kept.items()}
+    kept = {name: module for name, module in body.named_modules() if type(module) in islands}
+    made = {name: islands[type(module)](copy.deepcopy(module)) for name, module in kept.items()}
     body.half()
-    for name, island in islands.items():
+    for name, island in made.items():
         parent, _, child = name.rpartition(".")
         setattr(body.get_submodule(parent), child, island)
     return HalfNetwork(body).eval().requires_grad_(False)

@@ -14,6 +14,7 @@ from pathlib import Path
 import onnx
 
 from export.onnx_file import load_onnx, metadata_of
+from export.tensorrt_operators import refused
 from runtime.engines import INPUTS, OUTPUT
 from runtime.engines.manifest import DeviceFacts, engine_folder, engine_key, manifest_path
 from runtime.engines.profiles import Profile, check_profiles
@@ -145,13 +146,15 @@ def make_plan(onnx_file: Path, profiles: Sequence[Profile], flags: BuildFlags, o
         out: the engine file; None keeps it in the user's cache folder under its key.
 
     Raises:
-        InputError: not an ONNX file of ours, wrong input names, quantised for a CPU only; profiles out of
-            order; a place that can't be written.
+        InputError: not an ONNX file of ours, wrong input names, quantised for a CPU only, an operator or a
+            type that TensorRT's parser isn't known to take; profiles out of order; a place that can't be
+            written.
     """
     flags.check()
     content, model = load_onnx(onnx_file)
     _check_inputs(onnx_file, model)
     _check_quantization(onnx_file, model)
+    _check_operators(onnx_file, model)
     remarks = check_profiles(profiles)
     digest = hashlib.sha256(content).hexdigest()
     if out is None:
@@ -222,3 +225,13 @@ def _check_quantization(path: Path, model: onnx.ModelProto) -> None:
                 f"{path} is quantised for a CPU ({node.name}: {kind}, or a zero point other than 0), which "
                 f"TensorRT does not take: export it with --precision int8 --int8-for tensorrt"
             )
+
+
+def _check_operators(path: Path, model: onnx.ModelProto) -> None:
+    objections = refused(model)
+    if objections:
+        more = f" and {len(objections) - 4} more" if len(objections) > 4 else ""
+        raise InputError(
+            f"{path} holds what TensorRT's ONNX parser is not known to take: {', '.join(objections[:4])}{more}; "
+            f"expected a graph of `ufuser-export`"
+        )

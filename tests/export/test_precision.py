@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from export import int8, lowering, to_onnx
+from export import int8, islands, lowering, to_onnx
 from export.fidelity import (
     Difference,
     Network,
@@ -24,6 +26,7 @@ from export.fidelity import (
     pairs_in,
     real_samples,
     synthetic_samples,
+    torch_network,
 )
 from export.lowering import Lowering
 from export.onnx_file import load_onnx, metadata_of
@@ -32,6 +35,7 @@ from export.rewrite import rewrite
 from export.to_onnx import main, trace
 from train.checkpoint import load_model
 from train.errors import InputError
+from train.models.daefuse import DepthwiseAttention
 from train.models.ufuser import UFuser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,6 +169,101 @@ def test_the_network_given_stays_as_it_was() -> None:
     assert {p.dtype for p in rewritten.parameters()} == {torch.float32}
 
 
+# FP16 of the other networks: small graphs that are kept (`graphs/make.py`), and the shipped weights.
+
+OTHERS = ("fnet", "daefuse")
+
+
+@pytest.mark.parametrize("model", OTHERS)
+def test_the_kept_graphs_are_what_the_exporter_makes_today(kept: ModuleType, model: str) -> None:
+    network = rewrite(kept.network(model))
+    half = to_half(network)
+    samples = list(synthetic_samples([(1, 48, 64)]))
+    for precision, today, decibels in (("fp32", network, 110), ("fp16", half, 70)):
+        graph = int8.simulated(kept.path(model, precision).read_bytes())
+        found = compare(islands.rounded_network(today), graph, samples)
+        assert found.psnr_db > decibels, f"{found}: make the kept graphs again"
+    casts = sum(n.op_type == "Cast" for n in onnx.load(kept.path(model, "fp16")).graph.node)
+    assert casts > 2  # islands are in it
+
+
+@pytest.mark.parametrize(
+    ("model", "in_float32", "in_half"),
+    [
+        ("fnet", set(), {"Exp", "Clip", "Conv", "Div"}),
+        ("daefuse", {"ReduceL2", "Sqrt", "Sigmoid"}, {"Gelu", "Resize", "Relu"}),
+    ],
+)
+def test_which_operators_are_islands(
+    kept: ModuleType, model: str, in_float32: set[str], in_half: set[str]
+) -> None:
+    graph = onnx.load(kept.path(model, "fp16"))
+    types = element_types(graph)
+    kinds: dict[str, set[int]] = {}
+    for node in graph.graph.node:
+        kinds.setdefault(node.op_type, set()).add(types[node.input[0]])
+    ends = [v.name for v in (*graph.graph.input, *graph.graph.output)]
+    assert {types[name] for name in ends} == {TensorProto.FLOAT}
+    assert all(kinds[name] == {TensorProto.FLOAT} for name in in_float32)
+    assert all(kinds[name] == {TensorProto.FLOAT16} for name in in_half)
+    convolutions = Counter(types[n.input[0]] for n in graph.graph.node if n.op_type == "Conv")
+    assert convolutions[TensorProto.FLOAT16] > convolutions[TensorProto.FLOAT]
+    (last,) = (n for n in graph.graph.node if "fused" in n.output)
+    assert types[last.input[0]] == TensorProto.FLOAT  # levels near 1 would be rounded by 5e-4
+    softmaxes = [types[n.input[0]] for n in graph.graph.node if n.op_type == "Softmax"]
+    if model == "daefuse":  # of the Gram matrices, and of the attentions to 64 cells
+        assert set(softmaxes) == {TensorProto.FLOAT, TensorProto.FLOAT16}
+
+
+@pytest.mark.parametrize("model", OTHERS)
+def test_the_answer_is_not_rounded_to_half_on_its_way_out(kept: ModuleType, model: str) -> None:
+    half = to_half(rewrite(kept.network(model)))
+    assert half.body(*torch.rand(2, 1, 1, 16, 16).half()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["black", "saturated", "noise", "opposite"])
+@pytest.mark.parametrize("model", OTHERS)
+def test_others_with_every_result_rounded_to_half(kept: ModuleType, model: str, kind: str) -> None:
+    ir, vi = frames(kind, 120, 160)
+    rounded, exact = (int8.simulated(kept.path(model, p).read_bytes())(ir, vi) for p in ("fp16", "fp32"))
+    assert np.isfinite(rounded).all()
+    assert -10 * np.log10(np.square(rounded - exact).mean() + 1e-30) >= PSNR_FLOOR["fp16"]
+
+
+def test_an_island_taken_away_shows(kept: ModuleType) -> None:
+    """What `python -m export.islands` finds: DAE-Fuse's sums over a picture overflow without theirs.
+
+    Queries and keys are made 40 times as large, which their norms take back: it stands for a larger picture.
+    """
+    network = kept.network("daefuse")
+    for module in network.modules():
+        if isinstance(module, DepthwiseAttention):
+            module.qkv_dw.weight[: 2 * module.proj.weight.shape[0]] *= 40
+    samples = [s for s in islands.extremes(64, 64) if s.name == "noise"]
+    found = {f.change: f.difference.psnr_db for f in islands.findings(network, samples)}
+    assert found["as it is"] >= PSNR_FLOOR["fp16"]
+    assert not found["without DepthwiseGramAttention"] >= PSNR_FLOOR["fp16"]
+    assert found["with CellAttention"] < found["as it is"] + 3, "no island is missing there"
+    assert {"without Standardise", "without Sigmoid"} <= set(found)
+
+
+@pytest.mark.parametrize("model", OTHERS)
+def test_shipped_weights_on_crops_of_validation_pairs(model: str) -> None:
+    checkpoint = ROOT / "train" / "weights" / f"{model}.safetensors"
+    if not checkpoint.is_file():
+        pytest.skip(f"no weights of {model} ship")
+    if not PAIRS.is_dir():
+        pytest.skip(f"no {PAIRS.relative_to(ROOT.parent)} beside the repository")
+    network, _ = load_model(checkpoint)
+    crops = []
+    for sample in real_samples(pairs_in(PAIRS, VALIDATION)[::7]):
+        ir, vi = (np.ascontiguousarray(x[..., 64:112, 64:128]) for x in (sample.ir, sample.vi))
+        crops.append(replace(sample, ir=ir, vi=vi, height=48, width=64))
+    rewritten = rewrite(network)
+    found = compare(torch_network(rewritten), islands.rounded_network(to_half(rewritten)), crops)
+    assert found.lowest_psnr_db >= PSNR_FLOOR["fp16"], found
+
+
 # INT8, on a graph of five layers.
 
 
@@ -251,6 +350,17 @@ def test_groups_and_narrow_layers_stay_in_float() -> None:
     assert set(int8.quantizable(network())) == {"even", "uneven", "up"}
 
 
+def test_rows_are_quantised_and_pointwise_layers_of_any_dimension_are_not(kept: ModuleType) -> None:
+    """FNet's convolutions are of 1×9, DAE-Fuse's attentions have one-dimensional ones of a single cell."""
+    fnet, daefuse = (onnx.load(kept.path(model, "fp32")) for model in OTHERS)
+    assert "body.net_u.iterations.0.step.1" in int8.quantizable(fnet)
+    found = set(int8.quantizable(daefuse))
+    assert {"low.embed", "high.stage1.0.conv1"} <= found
+    assert not {"fusion.a_to_b.cells", "low.blocks.0.attn.key"} & found
+    # Both pictures go through one encoder: two nodes of the same weights.
+    assert {len(nodes) for nodes in int8.quantizable(daefuse).values()} == {2}
+
+
 @pytest.mark.parametrize("target", int8.TARGETS)
 def test_costliest_layers_are_left_out_until_the_floor_is_reached(pictures: Path, target: str) -> None:
     lines: list[str] = []
@@ -300,6 +410,27 @@ def test_types_in_the_graph(pictures: Path, target: str) -> None:
             weights += 1
     assert weights == 3
     assert activations == {np.dtype(np.uint8 if target == "cpu" else np.int8)}
+
+
+@pytest.mark.parametrize(("model", "target", "layers"), [("fnet", "tensorrt", 7), ("daefuse", "cpu", 11)])
+def test_other_networks_go_through_the_same_path(
+    kept: ModuleType, pictures: Path, model: str, target: str, layers: int
+) -> None:
+    proto = onnx.load(kept.path(model, "fp32"))
+    lines: list[str] = []
+    made = int8.quantize(proto, calibration(pictures), target, 20.0, lines.append)
+    onnx.checker.check_model(made.model, full_check=True)
+    assert made.difference.psnr_db >= 20
+    assert made.quantized == layers == len(made.sensitivity), "the floor is low"
+    nodes = int8.quantizable(proto)
+    assert len(quantized_layers(made.model)) == sum(len(nodes[layer]) for layer in made.sensitivity)
+    assert any("costliest layers" in line for line in lines)
+
+
+def test_a_network_that_no_int8_serves_is_told_so(pictures: Path) -> None:
+    lite = onnx.load(ROOT / "runtime" / "weights" / "lite.onnx")
+    with pytest.raises(InputError, match="no layer of this network gains by INT8"):
+        int8.quantize(lite, calibration(pictures), "cpu", 38.0, lambda line: None)
 
 
 def test_a_floor_out_of_reach_is_an_error(pictures: Path) -> None:

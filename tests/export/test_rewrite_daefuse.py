@@ -129,10 +129,14 @@ def _identity(channels: int) -> nn.Conv2d:
 @pytest.fixture(scope="module")
 def network() -> DAEFuse:
     """Of the shipped size."""
-    model = randomised(DAEFuse(), 5)
+    return damped(randomised(DAEFuse(), 5))
+
+
+def damped(model: DAEFuse) -> DAEFuse:
+    """The network with a small last convolution: its sigmoid would be saturated."""
     last = model.decoder[-3]
     assert isinstance(last, nn.Conv2d)
-    last.weight.mul_(0.3)  # or the sigmoid would be saturated
+    last.weight.mul_(0.3)
     return model
 
 
@@ -155,13 +159,18 @@ def test_multiply_accumulates_before_and_after(network: DAEFuse) -> None:
 
 
 @pytest.fixture(scope="module")
-def exported(network: DAEFuse, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """`checkpoint`, and `onnx` by the real entry point."""
+def exported(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """`network`, `checkpoint`, and `onnx` by the real entry point: one transformer block, half the channels.
+
+    Every kind of block that the shipped size has is there; tracing takes as long as there are nodes.
+    """
     folder = tmp_path_factory.mktemp("daefuse")
     checkpoint, out = folder / "daefuse.safetensors", folder / "daefuse.onnx"
-    save_checkpoint(checkpoint, network.state_dict(), "daefuse", 'name = "test"', {"step": 1})
+    options = {"width": 16, "vit_dim": 32, "vit_blocks": 1}
+    network = damped(randomised(DAEFuse(**options), 5))
+    save_checkpoint(checkpoint, network.state_dict(), "daefuse", 'name = "test"', {"step": 1}, options)
     assert to_onnx.main(["--checkpoint", str(checkpoint), "--out", str(out)]) == 0
-    return SimpleNamespace(checkpoint=checkpoint, onnx=out)
+    return SimpleNamespace(network=network, checkpoint=checkpoint, onnx=out)
 
 
 def test_the_export_has_dynamic_shapes_and_no_discriminator(exported: SimpleNamespace) -> None:
@@ -172,21 +181,21 @@ def test_the_export_has_dynamic_shapes_and_no_discriminator(exported: SimpleName
     }
     assert found == {n: ["batch", 1, "height", "width"] for n in ("ir", "vi", "fused")}
     notes = {p.key: p.value for p in proto.metadata_props}
-    own = sum(p.numel() for p in DAEFuse().parameters())
+    own = sum(p.numel() for p in exported.network.parameters())
     assert (notes["model"], notes["parameters"], notes["shape_multiple"]) == ("daefuse", str(own), "8")
     held = sum(int(np.prod(t.dims)) for t in proto.graph.initializer)
     assert held < 1.1 * own  # a discriminative block alone would add a fifth
-    assert exported.onnx.stat().st_size < 2e6
+    assert exported.onnx.stat().st_size < 4.4 * own + 1e6
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 16), (3, 24, 136), (2, 200, 40)])
 def test_agrees_with_pytorch_at_shapes_it_was_not_traced_at(
-    network: DAEFuse, exported: SimpleNamespace, shape: tuple[int, int, int]
+    exported: SimpleNamespace, shape: tuple[int, int, int]
 ) -> None:
     batch, height, width = shape
     rng = np.random.default_rng(1)
     ir, vi = (rng.random((batch, 1, height, width), np.float32) for _ in range(2))
-    expected = network(torch.from_numpy(ir), torch.from_numpy(vi)).numpy()
+    expected = exported.network(torch.from_numpy(ir), torch.from_numpy(vi)).numpy()
     session = onnxruntime.InferenceSession(str(exported.onnx), providers=["CPUExecutionProvider"])
     (given,) = session.run(None, {"ir": ir, "vi": vi})
     assert expected.std() > 0.01

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from export import int8
 from export.tensorrt_build import check_types, find_device, layer_types
 from export.tensorrt_plan import BuildFlags, make_plan
 from export.to_tensorrt import flags_of, get_parser, main, profiles_of
 from runtime import Fuser
 from runtime.engines.manifest import DeviceFacts, Manifest
 from runtime.errors import InputError
+from runtime.models import find_model
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = ("--min", "1x64x64", "--opt", "1x96x128", "--max", "1x128x256")
@@ -414,24 +416,122 @@ def test_types_that_cannot_be_read_are_not_taken_for_right(model: Path, tmp_path
         check_types(plan, layer_types(names_only))
 
 
+# Every network of the toolkit: the shipped fp32 graphs, and small ones that are kept in every precision.
+
+
+@pytest.fixture(scope="module")
+def quantized(kept: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The kept fp32 graphs with every layer that bears it in INT8 for TensorRT, ranges from noise."""
+    rng = np.random.default_rng(5)
+    crops = [tuple(rng.random((2, 1, 1, 32, 48), np.float32)) for _ in range(2)]
+    folder = tmp_path_factory.mktemp("int8")
+    made = {}
+    for name in kept.MODELS:
+        tool, layers = int8.prepare(onnx.load(kept.path(name, "fp32")), crops, "tensorrt")
+        proto = tool.quantized([node for nodes in layers.values() for node in nodes])
+        onnx.helper.set_model_props(proto, {"model": name, "shape_multiple": "8", "precision": "int8"})
+        made[name] = folder / f"{name}.onnx"
+        onnx.save(proto, made[name])
+    return made
+
+
+KEPT = [f"{m} {p}" for m in ("fnet", "daefuse") for p in ("fp32", "fp16", "int8")]
+
+
+@pytest.fixture
+def graph(request: pytest.FixtureRequest, kept: ModuleType) -> SimpleNamespace:
+    """One network in one precision: `path`, `model`, `precision`."""
+    model, precision = request.param.split()
+    if precision == "shipped":
+        return SimpleNamespace(path=find_model(model), model=model, precision="fp32")
+    if precision == "int8":
+        return SimpleNamespace(
+            path=request.getfixturevalue("quantized")[model], model=model, precision="int8"
+        )
+    return SimpleNamespace(path=kept.path(model, precision), model=model, precision=precision)
+
+
+@pytest.mark.parametrize("graph", ["ufuser shipped", "lite shipped", "fnet shipped", *KEPT], indirect=True)
+def test_every_network_is_planned_in_every_precision(
+    graph: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "F.engine"
+    assert run("--onnx", graph.path, *PROFILE, *SECOND, "--out", out, "--dry-run", "--json") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["precision"] == graph.precision
+    assert all("--stronglyTyped" in line and "--fp16" not in line for line in plan["trtexec"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("polygraphy")
+@pytest.mark.parametrize("graph", ["lite shipped", *KEPT], indirect=True)
+def test_every_network_is_built_strongly_typed_and_answers_as_its_graph(
+    graph: SimpleNamespace, tmp_path: Path, double: SimpleNamespace
+) -> None:
+    out = tmp_path / "F.engine"
+    double.tensorrt.layer_type = {"fp32": "Float", "fp16": "Half", "int8": "Int8"}[graph.precision]
+    assert run("--onnx", graph.path, *PROFILE, "--out", out) == 0
+    assert double.tensorrt.built_with["strongly_typed"] is True
+    assert double.tensorrt.built_with["flags"] == set()
+    assert Manifest.read(out).metadata["model"] == graph.model
+    ir, vi = (np.random.default_rng(i).random((64, 72), np.float32) for i in range(2))
+    built, direct = (
+        Fuser.open(path, engine).fuse(ir, vi)
+        for path, engine in ((out, "tensorrt"), (graph.path, "onnxruntime"))
+    )
+    # One optimises the graph, the other doesn't: half precision is rounded elsewhere.
+    np.testing.assert_allclose(built, direct, rtol=0, atol=1e-5 if graph.precision == "fp32" else 0.02)
+    double.tensorrt.layer_type = "Half" if graph.precision == "fp32" else "Float"
+    assert run("--onnx", graph.path, *PROFILE, "--out", out, "--force") == 2, "of another precision"
+
+
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        (helper.make_node("Einsum", ["ir"], ["x"], "sum", equation="bchw->bchw"), "operator Einsum ('sum')"),
+        (
+            helper.make_node("Fancy", ["ir"], ["x"], "own", domain="com.acme"),
+            "operator com.acme:Fancy ('own')",
+        ),
+        (helper.make_node("Resize", ["ir", "", "by"], ["x"], "big", mode="cubic"), "Resize with mode cubic"),
+        (
+            helper.make_node("Resize", ["ir", "", "by"], ["x"], "big", mode="linear", antialias=1),
+            "Resize with antialias",
+        ),
+        (helper.make_node("Sigmoid", ["wide"], ["x"], "s"), "Sigmoid of DOUBLE ('s')"),
+    ],
+    ids=["operator", "domain", "cubic", "antialias", "type"],
+)
+def test_what_tensorrts_parser_does_not_take_is_told_before_a_build(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], node: onnx.NodeProto, expected: str
+) -> None:
+    proto = onnx.load(model)
+    wide = onnx.numpy_helper.from_array(np.zeros((1, 1, 1, 1)), "wide")
+    scales = onnx.numpy_helper.from_array(np.ones(4, np.float32), "by")
+    proto.graph.initializer.extend([wide, scales])
+    proto.graph.node.insert(0, node)
+    path = tmp_path / "odd.onnx"
+    onnx.save(proto, path)
+    assert run("--onnx", path, *PROFILE, "--out", tmp_path / "F.engine", "--dry-run") == 2
+    assert expected in said(capsys)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_on_a_real_gpu(request: pytest.FixtureRequest, tmp_path: Path, precision: str) -> None:
-    """Builds, runs and compares with ONNX Runtime on the CPU."""
+def test_on_a_real_gpu(tmp_path: Path, precision: str) -> None:
+    """Builds, runs and compares with ONNX Runtime on the CPU: the shipped network."""
     try:
         find_device()
     except InputError as e:
         pytest.skip(str(e))
-    # Half a minute, spent only where there is a GPU.
-    export: SimpleNamespace = request.getfixturevalue("export")
-    model = export.onnx
+    shipped = model = ROOT / "runtime" / "weights" / "ufuser.onnx"
     python = [sys.executable, "-m"]
     if precision != "fp32":
         model = tmp_path / "half.onnx"
         words = [
             "export.to_onnx",
             "--checkpoint",
-            export.checkpoint,
+            ROOT / "train" / "weights" / "ufuser.safetensors",
             "--out",
             model,
             "--precision",
@@ -452,5 +552,5 @@ def test_on_a_real_gpu(request: pytest.FixtureRequest, tmp_path: Path, precision
     ]
     subprocess.run([*python, *map(str, words)], cwd=ROOT, check=True)
     shapes = ("--shapes", "1x64x64", "1x128x256", "1x480x640")
-    words = ["export.verify", export.onnx, out, *shapes]
+    words = ["export.verify", shipped, out, *shapes]
     subprocess.run([*python, *map(str, words)], cwd=ROOT, check=True)

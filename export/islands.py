@@ -1,0 +1,241 @@
+"""Which parts of a network half precision breaks: each float32 island taken away, each other part made one.
+
+Run as `python -m export.islands CHECKPOINT --pairs DIR`. Half precision as a GPU's tensor cores have it, on any CPU:
+the result of every operator is rounded to 16 bits, products are summed in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from export.fidelity import (
+    MULTIPLE,
+    Difference,
+    Image,
+    Network,
+    Sample,
+    compare,
+    pairs_in,
+    real_samples,
+    torch_network,
+)
+from export.precision import ISLANDS, PSNR_FLOOR, Float32Island, to_half
+from export.rewrite import rewrite
+from export.rewrite_fnet import DeployedFNet
+from runtime.engines.profiles import Extent
+from runtime.errors import InputError as RuntimeInputError
+from runtime.pipes import ends_with_its_reader
+from train.checkpoint import load_model
+from train.errors import InputError
+
+_PRODUCTS = ("convolution", "mm", "bmm", "addmm", "baddbmm")
+
+
+class _Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Convolutions and matrix products of half-precision tensors: summed in float32, their results rounded."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.stay_half = False  # casts to float32 and sums in it are left out
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__.strip("_")
+        if not any(isinstance(a, torch.Tensor) and a.dtype == torch.float16 for a in args):
+            return func(*args, **kwargs)
+        if name in _PRODUCTS:
+            return func(*(a.float() if isinstance(a, torch.Tensor) else a for a in args), **kwargs).half()
+        if self.stay_half and name == "to_copy" and kwargs.get("dtype") == torch.float32:
+            return args[0].clone()
+        if self.stay_half and name == "linalg_vector_norm":  # PyTorch's own sums in float32
+            x, _, dims, keep = args
+            return (x * x).sum(dims, keep).sqrt()
+        return func(*args, **kwargs)
+
+    @contextmanager
+    def without_casts(self, network: nn.Module, kind: type[nn.Module] | None) -> Iterator[None]:
+        """Inside modules of this kind nothing leaves half precision."""
+
+        def switch(on: bool) -> Callable[..., None]:
+            def hook(*_: object) -> None:
+                self.stay_half = on
+
+            return hook
+
+        hooks = []
+        for module in network.modules():
+            if type(module) is kind:
+                hooks += [module.register_forward_pre_hook(switch(True))]
+                hooks += [module.register_forward_hook(switch(False))]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def rounded_network(half: nn.Module, without: type[nn.Module] | None = None) -> Network:
+    """A network, in half precision or not, as a function of arrays; in half precision with every result rounded.
+
+    Inside modules of the kind `without` nothing is computed in float32.
+    """
+    mode, network = _Rounded(), torch_network(half)
+
+    def run(ir: Image, vi: Image) -> Image:
+        with mode, mode.without_casts(half, without):
+            return network(ir, vi)
+
+    return run
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One choice of islands and what it does."""
+
+    change: str  # "as it is", "without Standardise", "with CellAttention"
+    count: int  # modules of that kind
+    difference: Difference  # from fp32
+
+
+def findings(network: nn.Module, samples: Sequence[Sample]) -> Iterator[Finding]:
+    """The islands as they are; each kind of them taken away; each other kind of part as one more.
+
+    Args:
+        network: trained, in fp32, not rewritten.
+        samples: what half precision and fp32 are compared over.
+
+    Raises:
+        InputError: the network's statistics have no islands (`to_half`).
+    """
+    rewritten = rewrite(network)
+    plain = torch_network(rewritten)
+    answers = {id(s.ir): plain(s.ir, s.vi) for s in samples}
+    kinds = [type(m) for m in rewritten.modules()]
+
+    def found(change: str, count: int, half: nn.Module, without: type[nn.Module] | None) -> Finding:
+        candidate = rounded_network(half, without)
+        return Finding(change, count, compare(lambda ir, vi: answers[id(ir)], candidate, samples))
+
+    yield found("as it is", sum(_is_island(k) for k in kinds), to_half(rewritten), None)
+    for kind in filter(_is_island, dict.fromkeys(kinds)):
+        fewer = {k: make for k, make in ISLANDS.items() if k is not kind}
+        yield found(f"without {_name(kind)}", kinds.count(kind), to_half(rewritten, fewer), kind)
+    for kind in _others(rewritten):
+        more = to_half(rewritten, {**ISLANDS, kind: Float32Island})
+        yield found(f"with {_name(kind)}", kinds.count(kind), more, None)
+
+
+def _is_island(kind: type[nn.Module]) -> bool:
+    return kind in ISLANDS or kind is DeployedFNet  # whose last sum is in float32
+
+
+def _name(kind: type[nn.Module]) -> str:
+    return "the last sum" if kind is DeployedFNet else kind.__name__
+
+
+def _others(rewritten: nn.Module) -> Iterator[type[nn.Module]]:
+    """Kinds of our own modules that are no islands and hold no other of ours."""
+    found: dict[type[nn.Module], None] = {}
+    for module in rewritten.modules():
+        ours = [
+            type(m) for m in module.modules() if type(m).__module__.partition(".")[0] in ("train", "export")
+        ]
+        if len(ours) == 1 and type(module) is ours[0] and not _is_island(ours[0]):
+            found[ours[0]] = None
+    return iter(found)
+
+
+def extremes(height: int, width: int) -> list[Sample]:
+    """Black, white and noise, on which sums vanish or overflow."""
+    shape = (1, 1, height, width)
+    noise = np.random.default_rng(3).random((2, *shape), np.float32)
+    made = {
+        "black": (np.zeros(shape, np.float32), np.zeros(shape, np.float32)),
+        "white": (np.ones(shape, np.float32), np.ones(shape, np.float32)),
+        "noise": (noise[0], noise[1]),
+    }
+    return [Sample(name, ir, vi, height, width) for name, (ir, vi) in made.items()]
+
+
+def _middle(sample: Sample, height: int, width: int) -> Sample:
+    """The middle of a pair, or as much of it as there is."""
+    height, width = (
+        min(wanted, side // MULTIPLE * MULTIPLE)
+        for wanted, side in ((height, sample.height), (width, sample.width))
+    )
+    top, left = (sample.height - height) // 2, (sample.width - width) // 2
+    ir, vi = (
+        np.ascontiguousarray(x[..., top : top + height, left : left + width]) for x in (sample.ir, sample.vi)
+    )
+    return Sample(sample.name, ir, vi, height, width)
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line, apart from its execution."""
+    parser = argparse.ArgumentParser(prog="python -m export.islands", description=__doc__)
+    parser.add_argument("checkpoint", type=Path, help="safetensors written by `python -m train`")
+    parser.add_argument("--pairs", type=Path, required=True, metavar="DIR", help="real pairs, DIR/ir, DIR/vi")
+    parser.add_argument(
+        "--list", type=Path, metavar="FILE", help="of --pairs, those named here, a stem a line"
+    )
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="of those, each N-th")
+    parser.add_argument("--crop", metavar="HxW", help="the middle of each (default: whole pictures)")
+    parser.add_argument(
+        "--extremes",
+        default="1x480x640",
+        metavar="BxHxW",
+        help="size of black, white and noise (default: %(default)s)",
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out the command line; the exit code. Raises InputError."""
+    if args.every < 1:
+        raise InputError(f"--every {args.every}: expected 1 or more")
+    _, height, width = Extent.parse(args.extremes, "--extremes").axes
+    crop = Extent.parse(f"1x{args.crop}", "--crop").axes if args.crop else None
+    model, _ = load_model(args.checkpoint)
+    pairs = list(real_samples(pairs_in(args.pairs, args.list)[:: args.every]))
+    if crop:
+        pairs = [_middle(sample, *crop[1:]) for sample in pairs]
+    groups = {"pairs": pairs, "extremes": extremes(height, width)}
+    floor = PSNR_FLOOR["fp16"]
+    for name, samples in groups.items():
+        print(f"{args.checkpoint}, {len(samples)} {name}, worst picture against fp32 (floor {floor:.0f} dB):")
+        for f in findings(model, samples):
+            d = f.difference
+            print(
+                f"  {d.lowest_psnr_db:6.1f} dB, largest {d.largest:.1e}  {f.change} ({f.count})", flush=True
+            )
+    return 0
+
+
+@ends_with_its_reader
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    args = get_parser().parse_args(argv)
+    try:
+        return run(args)
+    except (InputError, RuntimeInputError) as e:
+        print(f"error: {' '.join(str(e).splitlines())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
