@@ -66,6 +66,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--checkpoint", type=Path, help="checkpoint of the first model, for its peers")
     parser.add_argument("--sizes", default="480x640", metavar="HxW,…", help="(default: 480x640)")
     parser.add_argument("--threads", default="2", metavar="N,…", help="(default: 2)")
+    parser.add_argument(
+        "--batches", default="1", metavar="N,…", help="pairs at once; streams fuse one (default: 1)"
+    )
     parser.add_argument("--rounds", type=int, default=1, help="passes over all pairs (default: 1)")
     parser.add_argument("--pairs", type=int, default=20, metavar="N", help="pairs at most (default: 20)")
     parser.add_argument("--profile", action="store_true", help="also time by operator")
@@ -75,7 +78,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and write. Raises InputError."""
-    sizes, threads = parse_sizes(args.sizes), _counts(args.threads)
+    sizes, threads = parse_sizes(args.sizes), _counts("--threads", args.threads)
+    batches = _counts("--batches", args.batches)
     if args.rounds < 1 or args.pairs < 1:
         raise InputError("--rounds and --pairs: expected at least 1")
     if args.json and not args.json.resolve().parent.is_dir():
@@ -87,7 +91,11 @@ def run(args: argparse.Namespace) -> int:
             pairs = Path(folder) / f"{as_text(size)}.npy"
             np.save(pairs, _pairs(args.ir, args.vi, args.list, args.pairs, size))
             for count in threads:
-                specs = [replace(t, threads=count, pairs=str(pairs)) for t in templates]
+                specs = [
+                    replace(t, threads=count, pairs=str(pairs), batch=batch)
+                    for batch in batches
+                    for t in templates
+                ]
                 found = measure(specs, size, args.rounds, Path(folder))
                 _print(found)
                 measured += found
@@ -105,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def contenders(args: argparse.Namespace, folder: Path) -> list[Spec]:
-    """Everything to be timed, without threads and pictures yet. Raises InputError."""
+    """Everything to be timed, without threads, batch and pictures yet. Raises InputError."""
     made = [
         _engine_spec(model, engine)
         for model in args.models.split(",")
@@ -119,6 +127,8 @@ def contenders(args: argparse.Namespace, folder: Path) -> list[Spec]:
         if peer not in SIMPLE:
             if args.checkpoint is None:
                 raise InputError(f"the peer {peer} needs --checkpoint")
+            if not args.checkpoint.is_file():
+                raise InputError(f"no checkpoint {args.checkpoint}")
             model = str(_plain_export(args.checkpoint, folder) if peer == PLAIN else args.checkpoint)
         made.append(Spec(peer, TITLES[peer], model, 0, ""))
     return made
@@ -201,6 +211,7 @@ def _latency(worker: Worker, size: Size, error: Error | None) -> Latency:
         spec.threads,
         worker.samples,
         precision=spec.precision,
+        batch=spec.batch,
         peak_memory_mib=worker.ask("memory")["peak_mib"],
         cold_start_s=round(worker.cold_start_s, 2),
         error=error,
@@ -208,18 +219,17 @@ def _latency(worker: Worker, size: Size, error: Error | None) -> Latency:
 
 
 def _errors(workers: Sequence[Worker], folder: Path) -> dict[int, Error]:
-    """How far the networks' pictures of the first pair are from PyTorch eager's; nothing without that peer."""
+    """How far the networks' pictures of the first pairs are from PyTorch eager's; nothing without that peer."""
     pictures: dict[int, NDArray[np.float32]] = {}
     for number, worker in enumerate(workers):
         if worker.spec.kind not in SIMPLE:
             worker.ask(f"picture 0 {folder / f'{number}.npy'}")
             pictures[id(worker)] = np.load(folder / f"{number}.npy")
-    reference = next((pictures[id(w)] for w in workers if w.spec.kind == EAGER), None)
-    if reference is None:
-        return {}
+    references = {w.spec.batch: pictures[id(w)] for w in workers if w.spec.kind == EAGER}
     found = {}
     for worker in workers:
-        if id(worker) in pictures and worker.spec.kind != EAGER:
+        if id(worker) in pictures and worker.spec.kind != EAGER and worker.spec.batch in references:
+            reference = references[worker.spec.batch]
             difference = np.abs(pictures[id(worker)] - reference).astype(np.float64)
             noise = float(np.mean(difference**2))
             psnr = round(-10 * float(np.log10(noise)), 1) if noise else None
@@ -254,20 +264,24 @@ def _pairs(ir: Path | None, vi: Path | None, listed: Path | None, most: int, siz
     return np.array(scaled, np.uint8)
 
 
-def _counts(text: str) -> list[int]:
+def _counts(option: str, text: str) -> list[int]:
     parts = text.split(",")
     if not all(p.isdecimal() and int(p) >= 1 for p in parts):
-        raise InputError(f"--threads {text}: expected numbers of threads, at least 1, as in 1,2")
-    return [int(p) for p in parts]
+        raise InputError(f"{option} {text}: expected numbers, at least 1, as in 1,2")
+    return list(dict.fromkeys(int(p) for p in parts))
 
 
 def _print(found: Sequence[Latency]) -> None:
-    """A table of one size; ratios to PyTorch eager where it took part."""
+    """A table of one size; ratios to PyTorch eager where it took part, of the same batch."""
     first = found[0]
     print(f"{as_text(first.size)}, {first.threads} threads, {len(first.samples_ms)} turns")
-    eager = next((row for row in found if row.engine == TITLES[EAGER]), None)
+    eagers = {row.batch: row for row in found if row.engine == TITLES[EAGER]}
+    batches = len({row.batch for row in found}) > 1 or first.batch > 1
     for row in found:
-        line = f"  {_title(row):34s} p50 {row.p50_ms:8.1f}  p95 {row.p95_ms:8.1f} ms  {row.fps:7.2f} fps"
+        eager = eagers.get(row.batch)
+        line = f"  {_title(row):34s}"
+        line += f" batch {row.batch:3d}, {row.p50_ms / row.batch:8.1f} ms a picture " if batches else ""
+        line += f" p50 {row.p50_ms:8.1f}  p95 {row.p95_ms:8.1f} ms  {row.fps:7.2f} fps"
         line += f"  {row.peak_memory_mib:6.0f} MiB" if row.peak_memory_mib else ""
         line += f"  start {row.cold_start_s:5.1f} s"
         if eager is not None and row is not eager:

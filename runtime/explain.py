@@ -133,9 +133,10 @@ class PartsEngine:
     def metadata(self) -> Mapping[str, str]:
         return self._metadata
 
-    def bind(self, height: int, width: int) -> tuple[Image, Image, Image]:
-        if self._buffers is None or self._buffers[0].shape != (height, width):
-            ir, vi, fused = (np.zeros((height, width), np.float32) for _ in range(3))
+    def bind(self, height: int, width: int, batch: int = 1) -> tuple[Image, Image, Image]:
+        shape = (height, width) if batch == 1 else (batch, height, width)
+        if self._buffers is None or self._buffers[0].shape != shape:
+            ir, vi, fused = (np.zeros(shape, np.float32) for _ in range(3))
             self._buffers = ir, vi, fused
         return self._buffers
 
@@ -143,9 +144,10 @@ class PartsEngine:
         assert self._buffers is not None  # by `bind`
         ir, vi, fused = self._buffers
         names = ("fused", *PARTS, *FEATURES)
-        answers = self._session.run(list(names), {"ir": ir[None, None], "vi": vi[None, None]})
+        feeds = {name: x.reshape(-1, 1, *x.shape[-2:]) for name, x in (("ir", ir), ("vi", vi))}
+        answers = self._session.run(list(names), feeds)
         self.found = dict(zip(names, answers, strict=True))
-        fused[:] = self.found["fused"][0, 0]
+        fused[:] = self.found["fused"].reshape(fused.shape)
 
 
 def with_outputs(model: bytes, names: Sequence[str]) -> bytes:

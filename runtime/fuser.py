@@ -31,6 +31,7 @@ class Fuser:
         engine: str = "onnxruntime",
         threads: int | None = None,
         cpu_precision: str = "fp32",
+        shared: bool = False,
     ) -> Fuser:
         """Load a model.
 
@@ -40,6 +41,7 @@ class Fuser:
             engine: one of `runtime.engines.ENGINES`, or `auto` for the fastest that is installed.
             threads: CPU threads; None takes one per physical core.
             cpu_precision: `fp32`, or `bf16` with OpenVINO on a CPU that has it: about twice as fast, less exact.
+            shared: other threads need the CPU at the same time, to decode and encode (see `open_engine`).
 
         Raises:
             InputError: unknown model or engine, engine not installed, or a file that is no fusion model.
@@ -49,7 +51,7 @@ class Fuser:
         if model == AUTO:
             model = fitting(engine)
         path = find_model(model)
-        opened = open_engine(engine, path, threads, cpu_precision)
+        opened = open_engine(engine, path, threads, cpu_precision, shared)
         multiple = opened.metadata.get("shape_multiple", "")
         # More could not be reflected out of the smallest picture.
         if not multiple.isdecimal() or not 1 <= int(multiple) <= SMALLEST:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.engines import INPUTS, OUTPUT, Image, check_signature
+from runtime.engines import INPUTS, OUTPUT, Image, check_signature, pictures
 from runtime.errors import InputError
 
 CPU = "CPUExecutionProvider"
@@ -26,7 +26,7 @@ class OnnxRuntimeEngine:
     a warning. Single operators on shapes, which it keeps on the CPU beside a GPU provider, are no fallback.
     """
 
-    def __init__(self, model: Path, threads: int | None, provider: str = CPU) -> None:
+    def __init__(self, model: Path, threads: int | None, provider: str = CPU, shared: bool = False) -> None:
         try:
             import onnxruntime
         except ImportError:
@@ -42,6 +42,8 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
+        if shared:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(str(model), options, providers=[provider])
         except Exception as e:  # the bindings raise a class per status code, all derived from Exception alone
@@ -56,7 +58,7 @@ class OnnxRuntimeEngine:
         check_signature(model, {e.name: (e.type, e.shape) for e in ends}, "tensor(float)")
         self._metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         self._binding = self._session.io_binding()
-        self._shape: tuple[int, int] | None = None
+        self._shape: tuple[int, int, int] | None = None
         self._buffers: tuple[Image, Image, Image]
         self._values: list[object] = []  # keeps the bound OrtValues alive
 
@@ -68,17 +70,17 @@ class OnnxRuntimeEngine:
     def metadata(self) -> Mapping[str, str]:
         return self._metadata
 
-    def bind(self, height: int, width: int) -> tuple[Image, Image, Image]:
-        if self._shape != (height, width):
-            ir, vi, fused = (np.zeros((1, 1, height, width), np.float32) for _ in range(3))
+    def bind(self, height: int, width: int, batch: int = 1) -> tuple[Image, Image, Image]:
+        if self._shape != (batch, height, width):
+            ir, vi, fused = (np.zeros((batch, 1, height, width), np.float32) for _ in range(3))
             values = [self._ort.OrtValue.ortvalue_from_numpy(x) for x in (ir, vi, fused)]
             self._binding.clear_binding_inputs()
             self._binding.clear_binding_outputs()
             for name, value in zip(INPUTS, values[:2], strict=True):
                 self._binding.bind_ortvalue_input(name, value)
             self._binding.bind_ortvalue_output(OUTPUT, values[2])
-            self._values, self._buffers = values, (ir[0, 0], vi[0, 0], fused[0, 0])
-            self._shape = (height, width)
+            self._values, self._buffers = values, (pictures(ir), pictures(vi), pictures(fused))
+            self._shape = (batch, height, width)
         return self._buffers
 
     def run(self) -> None:

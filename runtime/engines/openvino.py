@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.engines import INPUTS, OUTPUT, Image, check_signature
+from runtime.engines import INPUTS, OUTPUT, Image, check_signature, pictures
 from runtime.errors import InputError
 
 _KEPT = 4
@@ -64,7 +64,7 @@ class OpenVinoEngine:
         check_signature(model, found, "f32")
         self._metadata = _metadata(network)
         self._any_shape: Any = None  # the request for shapes that came once
-        self._shapes: OrderedDict[tuple[int, int], _Shape] = OrderedDict()
+        self._shapes: OrderedDict[tuple[int, int, int], _Shape] = OrderedDict()
         self._current: _Shape
 
     @property
@@ -76,14 +76,19 @@ class OpenVinoEngine:
     def metadata(self) -> Mapping[str, str]:
         return self._metadata
 
-    def bind(self, height: int, width: int) -> tuple[Image, Image, Image]:
-        key = height, width
+    def bind(self, height: int, width: int, batch: int = 1) -> tuple[Image, Image, Image]:
+        key = batch, height, width
         shape = self._shapes.get(key)
         if shape is None:
-            if self._any_shape is None:
-                self._any_shape = self._compile(-1, -1)
-            ir, vi, fused = (np.zeros((1, 1, height, width), np.float32) for _ in range(3))
-            shape = self._shapes[key] = _Shape((ir[0, 0], vi[0, 0], fused[0, 0]), self._any_shape)
+            arrays = (np.zeros((batch, 1, height, width), np.float32) for _ in range(3))
+            ir, vi, fused = map(pictures, arrays)
+            if batch > 1:  # nobody fuses a single batch
+                shape = _Shape((ir, vi, fused), self._compile(batch, height, width), True)
+            else:
+                if self._any_shape is None:
+                    self._any_shape = self._compile(1, -1, -1)
+                shape = _Shape((ir, vi, fused), self._any_shape)
+            self._shapes[key] = shape
             if len(self._shapes) > _KEPT:
                 self._shapes.popitem(last=False)
         elif not shape.own:
@@ -91,11 +96,12 @@ class OpenVinoEngine:
             self._any_shape = None
             self._shapes = OrderedDict((k, v) for k, v in self._shapes.items() if v.own)
             shape.request = None
-            shape.request, shape.own = self._compile(height, width), True
+            shape.request, shape.own = self._compile(batch, height, width), True
             self._shapes[key] = shape
         self._shapes.move_to_end(key)
         for name, array in zip((*INPUTS, OUTPUT), shape.buffers, strict=True):
-            shape.request.set_tensor(name, self._openvino.Tensor(array[None, None], shared_memory=True))
+            whole = array.reshape(batch, 1, height, width)
+            shape.request.set_tensor(name, self._openvino.Tensor(whole, shared_memory=True))
         self._current = shape
         return shape.buffers
 
@@ -120,10 +126,10 @@ class OpenVinoEngine:
             reason = (lines[-1] if lines else type(e).__name__)[:200]
             raise InputError(f"{self._path} is not an ONNX file that OpenVINO can load: {reason}") from None
 
-    def _compile(self, height: int, width: int) -> Any:
-        """A request of the network for one shape; −1 leaves a side open."""
+    def _compile(self, batch: int, height: int, width: int) -> Any:
+        """A request of the network for one shape; −1 leaves an axis open."""
         network = self._read()
-        network.reshape({name: [1, 1, height, width] for name in INPUTS})
+        network.reshape({name: [batch, 1, height, width] for name in INPUTS})
         return self._core.compile_model(network, "CPU", self._options).create_infer_request()
 
 

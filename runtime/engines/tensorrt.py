@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.engines import INPUTS, OUTPUT, Image, check_signature
+from runtime.engines import INPUTS, OUTPUT, Image, check_signature, pictures
 from runtime.engines.cuda import Buffer, Device, import_tensorrt
 from runtime.engines.manifest import VERSION_COMPATIBLE, Manifest, check_engine, find_engine
 from runtime.engines.profiles import Extent, choose_profile
@@ -104,8 +104,8 @@ class TensorRtEngine:
         """Milliseconds of the last `run` by CUDA events: copies and network, without the CPU's part."""
         return self._gpu_ms
 
-    def bind(self, height: int, width: int) -> tuple[Image, Image, Image]:
-        extent = Extent(1, height, width)
+    def bind(self, height: int, width: int, batch: int = 1) -> tuple[Image, Image, Image]:
+        extent = Extent(batch, height, width)
         if extent != self._bound:
             with self._device.current():
                 self._bind(extent)
@@ -135,8 +135,7 @@ class TensorRtEngine:
             ) from None
         for name, buffer in self._buffers.items():
             self._done(context.set_tensor_address(name, buffer.address), f"the address of {name}")
-        height, width = extent.height, extent.width
-        ir, vi, fused = (self._buffers[name].view((height, width)) for name in (*INPUTS, OUTPUT))
+        ir, vi, fused = (pictures(self._buffers[name].view(extent.shape)) for name in (*INPUTS, OUTPUT))
         self._views = ir, vi, fused
         for _ in range(_WARM_UP):
             self._enqueue()

@@ -63,7 +63,9 @@ def session(
         stack.callback(cameras.close)
         cameras.check()
         # Last, because it takes longest: what is wrong elsewhere is said at once.
-        model = fuser or Fuser.open(options.model, options.engine, options.threads, options.cpu_precision)
+        model = fuser or Fuser.open(
+            options.model, options.engine, options.threads, options.cpu_precision, shared=True
+        )
         config = options.config(None if calibration is None else calibration.offset_s)
         stream = Stream(
             cameras,

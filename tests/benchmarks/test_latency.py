@@ -10,6 +10,10 @@ import pytest
 
 from benchmarks import results
 from benchmarks.__main__ import main
+from benchmarks.latency import TITLES
+from benchmarks.worker import COMPILED, EAGER, PLAIN
+from train.checkpoint import save_checkpoint
+from train.models import create
 
 CHECKPOINT = Path(__file__).resolve().parents[2] / "train" / "weights" / "ufuser.safetensors"
 
@@ -61,6 +65,43 @@ def test_sizes_and_threads_make_a_row_each(tmp_path: Path) -> None:
     assert len(keys) == len(results.read(out).latency) == 8
 
 
+def test_batches_make_a_row_each_and_answer_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results.json"
+    options = ["--models", "lite", "--sizes", "64x96", "--threads", "1", "--batches", "1,3", "--pairs", "2"]
+    peers = ["--peers", "eager,mean", "--checkpoint", str(CHECKPOINT.with_name("lite.safetensors"))]
+    assert main(["latency", *options, *peers, "--json", str(out)]) == 0
+    rows = results.read(out).latency
+    assert len({row.key for row in rows}) == len(rows) == 6
+    for row in rows:
+        assert len(row.samples_ms) == 2
+        assert row.fps == pytest.approx(row.batch * 2000 / sum(row.samples_ms), rel=0.01)
+        if row.engine == "onnxruntime":  # beside PyTorch with the same batch
+            assert row.error is not None
+            assert 0 < row.error.largest < 1e-4
+    printed = capsys.readouterr().out
+    assert printed.count("ms a picture") == 6
+    assert printed.count("eager/this") == 4
+
+
+def test_the_plain_export_and_a_compiled_network_are_peers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a network of few layers, with PyTorch's compiler switched off, which takes longer than all else here."""
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+    checkpoint, out = tmp_path / "tiny.safetensors", tmp_path / "results.json"
+    options = {"width": 4, "depth": 1, "head": "mix", "separable": False, "statistic": False}
+    save_checkpoint(checkpoint, create("lite", options).state_dict(), "lite", "", {}, options)
+    words = ["--engines", "", "--peers", "eager,plain,compile", "--checkpoint", str(checkpoint)]
+    words += ["--sizes", "32x48", "--threads", "1", "--pairs", "1"]
+    assert main(["latency", *words, "--json", str(out)]) == 0
+    found = {row.engine: row for row in results.read(out).latency}
+    assert set(found) == {TITLES[EAGER], TITLES[PLAIN], TITLES[COMPILED]}
+    for title in (TITLES[COMPILED], TITLES[PLAIN]):
+        error = found[title].error
+        assert error is not None
+        assert error.largest < 1e-5
+
+
 @pytest.mark.parametrize(
     ("extra", "said"),
     [
@@ -69,6 +110,7 @@ def test_sizes_and_threads_make_a_row_each(tmp_path: Path) -> None:
         (["--engines", "abacus"], "unknown engine 'abacus'"),
         (["--models", "gone.onnx"], "gone.onnx"),
         (["--threads", "0"], "--threads 0"),
+        (["--batches", "1,x"], "--batches 1,x"),
         (["--peers", "abacus"], "unknown peer 'abacus'"),
         (["--peers", "eager"], "needs --checkpoint"),
         (["--peers", "eager", "--checkpoint", "gone.safetensors"], "no checkpoint gone.safetensors"),

@@ -80,6 +80,24 @@ def fuse(engine: TensorRtEngine, height: int, width: int, seed: int = 0) -> np.n
 
 
 @pytest.mark.parametrize("integrated", [False, True])
+def test_batches_that_a_profile_has(
+    double: SimpleNamespace, make_engine: MakeEngine, integrated: bool
+) -> None:
+    double.cuda.integrated = integrated
+    three = Profile(Extent(1, 16, 16), Extent(2, 64, 64), Extent(3, 128, 128))
+    engine = TensorRtEngine(make_engine(profiles=(three,)), None)
+    rng = np.random.default_rng(0)
+    ir, vi = (rng.random((3, 24, 32), np.float32) for _ in range(2))
+    into_ir, into_vi, fused = engine.bind(24, 32, batch=3)
+    into_ir[:], into_vi[:] = ir, vi
+    engine.run()
+    np.testing.assert_array_equal(fused, np.maximum(ir, vi))
+    fuse(engine, 24, 32)
+    with pytest.raises(InputError, match="4x24x32"):
+        engine.bind(24, 32, batch=4)
+
+
+@pytest.mark.parametrize("integrated", [False, True])
 def test_fuses_by_name(double: SimpleNamespace, make_engine: MakeEngine, integrated: bool) -> None:
     double.cuda.integrated = integrated
     fuser = Fuser.open(make_engine(), "tensorrt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from runtime import Fuser, InputError
-from runtime.engines import CPU_ENGINES, GPU_ENGINES, fastest_installed
+from runtime.engines import CPU_ENGINES, GPU_ENGINES, fastest_installed, open_engine
 from runtime.models import fitting, shipped
 
 
@@ -45,6 +46,27 @@ def test_the_model_that_fits_what_runs_it(engine: str, model: str) -> None:
 def test_a_fuser_names_the_model_that_was_chosen() -> None:
     assert Fuser.open("auto", engine="onnxruntime").model == "lite"
     assert Fuser.open("ufuser", engine="onnxruntime").model == "ufuser"
+
+
+@pytest.mark.parametrize(("shared", "entry"), [(True, "0"), (False, "")])
+def test_beside_other_threads_those_of_onnx_runtime_sleep(
+    monkeypatch: pytest.MonkeyPatch, max_model: Path, shared: bool, entry: str
+) -> None:
+    import onnxruntime
+
+    found = []
+    session = onnxruntime.InferenceSession
+
+    def watched(path: str, options: onnxruntime.SessionOptions, **rest: Any) -> onnxruntime.InferenceSession:
+        found.append("")
+        with contextlib.suppress(RuntimeError):  # for an entry that nobody made
+            found[-1] = options.get_session_config_entry("session.intra_op.allow_spinning")
+        return session(path, options, **rest)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", watched)
+    fused = Fuser.open(max_model, shared=shared).fuse(*np.full((2, 16, 16), 7, np.uint8))
+    assert found == [entry]
+    assert (fused == 7).all()
 
 
 def test_unknown_engine_names_the_known_ones(max_model: Path) -> None:
@@ -110,6 +132,20 @@ def test_metadata_and_name_are_told(max_model: Path, name: str, said: str) -> No
     assert engine.metadata["model"] == "max"
     assert engine.metadata["shape_multiple"] == "8"
     assert engine.name.startswith(said)
+
+
+@pytest.mark.parametrize("name", CPU_ENGINES)
+def test_a_batch_is_bound_as_one_and_single_pictures_after_it(max_model: Path, name: str) -> None:
+    pytest.importorskip(name)
+    engine = open_engine(name, max_model, 1)
+    rng = np.random.default_rng(2)
+    for batch in (3, 1, 3):
+        shape = (24, 40) if batch == 1 else (batch, 24, 40)
+        into_ir, into_vi, fused = engine.bind(24, 40, batch)
+        assert fused.shape == shape
+        into_ir[:], into_vi[:] = ir, vi = [rng.random(shape, np.float32) for _ in range(2)]
+        engine.run()
+        np.testing.assert_array_equal(fused, np.maximum(ir, vi))
 
 
 def test_engines_agree_and_keep_single_precision() -> None:

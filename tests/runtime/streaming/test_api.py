@@ -133,6 +133,21 @@ def test_an_open_fuser_can_be_given(folders: tuple[str, str], max_model: Path) -
     assert frames[3].image.shape == (32, 48)
 
 
+def test_the_engine_is_told_that_the_cores_are_shared(
+    folders: tuple[str, str], max_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    opened = runtime.Fuser.open
+
+    def watched(*given: Any, **more: Any) -> runtime.Fuser:
+        told.append(more)
+        return opened(*given, **more)
+
+    monkeypatch.setattr(runtime.Fuser, "open", watched)
+    assert len(list(runtime.stream(*folders, model=str(max_model)))) == 20
+    assert told == [{"shared": True}]
+
+
 def test_the_example_finds_what_moves(
     tmp_path: Path, max_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
