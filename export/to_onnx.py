@@ -32,6 +32,7 @@ from export.precision import PRECISIONS, to_half
 from export.rewrite import rewrite
 from export.rewrite_fnet import thresholds, with_parts
 from export.simplify import constant_reshapes
+from export.translations import TRANSLATIONS, as_it_is
 from runtime.pipes import ends_with_its_reader
 from train.checkpoint import load_model, write_atomically
 from train.errors import InputError
@@ -74,30 +75,39 @@ def trace(model: nn.Module, opset: int) -> onnx.ModelProto:
     A network with `part_names` answers those parts, too. They get their names in the graph, but are no outputs of it:
     no engine has to keep them.
     """
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        try:
+            proto = _converted(model, opset, decompose=False)
+        except torch.onnx.OnnxExporterError:  # an operator that only its decomposition can be translated of
+            proto = _converted(model, opset, decompose=True)
+    del proto.graph.output[1:]
+    constant_reshapes(proto)
+    _name_dimensions(proto)
+    return proto
+
+
+def _converted(model: nn.Module, opset: int, decompose: bool) -> onnx.ModelProto:
+    """PyTorch's export as it comes; decomposing takes as long as all the rest (see `export.translations`)."""
     parts: tuple[str, ...] = getattr(model, "part_names", ())
     height, width = (SHAPE_MULTIPLE * torch.export.Dim(n, min=2, max=1024) for n in ("hf", "wf"))
     dims = {0: torch.export.Dim("batch", min=1, max=256), 2: height, 3: width}
     # A batch of 1 would freeze it; one tensor for both inputs would tie the second encoder to the first.
     example = torch.rand(2, 1, 96, 128), torch.rand(2, 1, 96, 128)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            model,
-            example,
-            dynamo=True,
-            dynamic_shapes=(dims, dict(dims)),
-            external_data=False,
-            opset_version=opset,
-            input_names=["ir", "vi"],
-            output_names=["fused", *parts],
-            verbose=False,
-        )
-        assert program is not None
-    proto: onnx.ModelProto = program.model_proto
-    del proto.graph.output[1:]
-    constant_reshapes(proto)
-    _name_dimensions(proto)
+    program = torch.export.export(model, example, dynamic_shapes=(dims, dict(dims)), strict=False)
+    made = torch.onnx.export(
+        program if decompose else as_it_is(program),
+        dynamo=True,
+        external_data=False,
+        opset_version=opset,
+        custom_translation_table=None if decompose else TRANSLATIONS,
+        input_names=["ir", "vi"],
+        output_names=["fused", *parts],
+        verbose=False,
+    )
+    assert made is not None
+    proto: onnx.ModelProto = made.model_proto
     return proto
 
 

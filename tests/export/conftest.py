@@ -1,31 +1,37 @@
-"""One export for the whole session: it takes half a minute."""
+"""One export for all who need one: a network of few blocks, because tracing takes as long as it has nodes."""
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 
 from train.checkpoint import save_checkpoint
-from train.models.ufuser import UFuser
+from train.models import create
+
+# Every scale, and both branches. What the number of blocks decides (operations, nodes, parameters of the whole network)
+# is tested without tracing, or by the shipped file; the whole network is traced once, in half precision
+# (`test_precision.py`).
+FEW_BLOCKS = {"global_blocks": [0, 0, 0, 1], "local_blocks": [1, 1, 1, 0]}
 
 
 @pytest.fixture(scope="session")
 def export(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """An exported random network: `checkpoint`, `onnx`, and the `stderr` and `stdout` of the command."""
+    """An exported random network of `options`: `checkpoint`, `onnx`, the command's `stderr` and `stdout`."""
     folder = tmp_path_factory.mktemp("export")
     torch.manual_seed(3)
-    model = UFuser()
+    model = create("ufuser", FEW_BLOCKS)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 4:
                 parameter.mul_(1.4)  # PyTorch's own start gives a nearly constant picture
     checkpoint = folder / "model.safetensors"
-    save_checkpoint(checkpoint, model.state_dict(), "ufuser", 'name = "test"', {"step": 1})
+    save_checkpoint(checkpoint, model.state_dict(), "ufuser", 'name = "test"', {"step": 1}, FEW_BLOCKS)
     out = folder / "model.onnx"
     script = Path(__file__).resolve().parents[2] / "export" / "to_onnx.py"
     done = subprocess.run(
@@ -35,4 +41,17 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return SimpleNamespace(checkpoint=checkpoint, onnx=out, stderr=done.stderr, stdout=done.stdout)
+    return SimpleNamespace(
+        checkpoint=checkpoint, onnx=out, stderr=done.stderr, stdout=done.stdout, options=FEW_BLOCKS
+    )
+
+
+@pytest.fixture(scope="session")
+def kept() -> ModuleType:
+    """`graphs/make.py`: `path(model, precision)` of the small graphs of FNet and DAE-Fuse, `network(model)`."""
+    spec = importlib.util.spec_from_file_location("kept_graphs", Path(__file__).parent / "graphs" / "make.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -118,8 +118,11 @@ def frames(kind: str, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     }[kind]
 
 
-@pytest.mark.parametrize(("height", "width"), [(480, 640), (1024, 1280)])
-@pytest.mark.parametrize("kind", ["black", "saturated", "noise"])
+@pytest.mark.parametrize(
+    ("kind", "height", "width"),
+    [(kind, 480, 640) for kind in ("black", "saturated", "noise")]
+    + [(kind, 1024, 1280) for kind in ("saturated", "noise")],  # black ones sum up to nothing at any size
+)
 def test_no_overflow_at_sizes_where_a_sum_of_squares_would(
     networks: dict[str, Network], kind: str, height: int, width: int
 ) -> None:

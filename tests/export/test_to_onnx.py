@@ -15,11 +15,12 @@ import onnxruntime
 import pytest
 import torch
 
+from export.rewrite import rewrite
+from export.to_onnx import count_macs, get_parser, main, parity
 from export.to_onnx import export as run_export
-from export.to_onnx import get_parser, main, parity
 from train.checkpoint import load_model
 from train.errors import InputError
-from train.models.ufuser import UFuser
+from train.models import create
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,18 +32,33 @@ def test_dimensions_and_names(export: SimpleNamespace) -> None:
         for v in (*graph.input, *graph.output)
     }
     assert found == {n: ["batch", 1, "height", "width"] for n in ("ir", "vi", "fused")}
-    assert len(graph.node) <= 950  # docs/speed.md: why no fewer
+
+
+def test_no_node_more_than_the_rewrites_leave(export: SimpleNamespace) -> None:
+    graph = onnx.load(export.onnx).graph
+    assert len(graph.node) <= 385  # a target that a Reshape computes would add several nodes to each
+    assert sum(node.op_type == "Shape" for node in graph.node) <= 1
 
 
 def test_metadata(export: SimpleNamespace) -> None:
     notes = {p.key: p.value for p in onnx.load(export.onnx).metadata_props}
     assert notes["model"] == "ufuser"
-    assert notes["parameters"] == "1517657"
+    network, _ = load_model(export.checkpoint)
+    assert notes["parameters"] == str(sum(p.numel() for p in network.parameters()))
     assert notes["shape_multiple"] == "8"
     assert notes["value_range"] == "[0, 1]"
     assert notes["recipe"] == 'name = "test"'
     assert notes["checkpoint_sha256"] == hashlib.sha256(export.checkpoint.read_bytes()).hexdigest()
+    rewritten = count_macs(rewrite(network), 264, 400)
+    assert float(notes["macs_per_pixel"]) * 264 * 400 == pytest.approx(rewritten, rel=1e-3)
+
+
+def test_the_shipped_file_is_of_the_whole_network_and_no_larger_than_it_need_be() -> None:
+    shipped = onnx.load(ROOT / "runtime" / "weights" / "ufuser.onnx")
+    notes = {p.key: p.value for p in shipped.metadata_props}
+    assert notes["parameters"] == "1517657"
     assert 0 < float(notes["macs_per_pixel"]) * 264 * 400 <= 8.9e9
+    assert len(shipped.graph.node) <= 1090  # docs/speed.md: why no fewer
 
 
 def test_no_machine_path_is_left_in_the_file(export: SimpleNamespace) -> None:
@@ -94,7 +110,8 @@ def test_verify_finds_checkpoint_and_export_equal(export: SimpleNamespace, tmp_p
 
 def test_parity_tells_another_network(export: SimpleNamespace) -> None:
     torch.manual_seed(4)
-    errors = [error for _, error in parity(UFuser().eval(), export.onnx.read_bytes())]
+    other = create("ufuser", export.options).eval()
+    errors = [error for _, error in parity(other, export.onnx.read_bytes())]
     assert min(errors) > 1e-4
 
 
@@ -130,7 +147,7 @@ def test_an_export_that_differs_is_refused(
     """A rewrite that isn't exact must not get through."""
 
     def wrong(model: torch.nn.Module) -> torch.nn.Module:
-        other = UFuser().eval()
+        other = create("ufuser", export.options).eval()
         other.load_state_dict(model.state_dict())
         with torch.no_grad():
             other.last[0].bias.add_(0.01)

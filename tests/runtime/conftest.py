@@ -61,9 +61,9 @@ def max_model(make_model: MakeModel) -> Path:
 
 @pytest.fixture
 def quick_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Command:
-    """The same without a process of its own: for the many small refusals."""
+    """The same without a process of its own: for the many small refusals. What libraries print is seen, too."""
     monkeypatch.chdir(tmp_path)
 
     def run(*args: object) -> subprocess.CompletedProcess[str]:
@@ -72,7 +72,7 @@ def quick_command(
             code: Any = main(words)
         except SystemExit as ended:  # by argparse
             code = ended.code
-        said = capsys.readouterr()
+        said = capfd.readouterr()
         return subprocess.CompletedProcess(words, code, said.out, said.err)
 
     return run

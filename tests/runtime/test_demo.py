@@ -98,8 +98,11 @@ def test_bad_input_leaves_nothing(
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_halfway_leaves_nothing(tmp_path: Path, max_model: Path, number: int, code: int) -> None:
     arguments = ["demo", "--out", "d", "--frames", "100000", "--size", "64x64", "--model", str(max_model)]
+    # A test run in a shell's background ignores Ctrl-C, and its children would, too.
+    heeding = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code_of_it = f"{heeding}; from runtime.cli import main; sys.exit(main())"
     process = subprocess.Popen(
-        [sys.executable, "-m", "runtime", *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code_of_it, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
     try:
         until = time.monotonic() + 60
