@@ -32,7 +32,6 @@ from export.precision import PRECISIONS, to_half
 from export.rewrite import rewrite
 from export.rewrite_fnet import thresholds, with_parts
 from export.simplify import constant_reshapes
-from export.translations import TRANSLATIONS, as_it_is
 from runtime.pipes import ends_with_its_reader
 from train.checkpoint import load_model, write_atomically
 from train.errors import InputError
@@ -90,6 +89,8 @@ def trace(model: nn.Module, opset: int) -> onnx.ModelProto:
 
 def _converted(model: nn.Module, opset: int, decompose: bool) -> onnx.ModelProto:
     """PyTorch's export as it comes; decomposing takes as long as all the rest (see `export.translations`)."""
+    from export.translations import TRANSLATIONS, as_it_is  # with ONNX Script, which takes a second to import
+
     parts: tuple[str, ...] = getattr(model, "part_names", ())
     height, width = (SHAPE_MULTIPLE * torch.export.Dim(n, min=2, max=1024) for n in ("hf", "wf"))
     dims = {0: torch.export.Dim("batch", min=1, max=256), 2: height, 3: width}
