@@ -89,24 +89,26 @@ def trace(model: nn.Module, opset: int) -> onnx.ModelProto:
 
 def _converted(model: nn.Module, opset: int, decompose: bool) -> onnx.ModelProto:
     """PyTorch's export as it comes; decomposing takes as long as all the rest (see `export.translations`)."""
-    from export.translations import TRANSLATIONS, as_it_is  # with ONNX Script, which takes a second to import
+    # With ONNX Script, which takes a second to import.
+    from export.translations import TRANSLATIONS, as_it_is, without_cached_shapes
 
     parts: tuple[str, ...] = getattr(model, "part_names", ())
     height, width = (SHAPE_MULTIPLE * torch.export.Dim(n, min=2, max=1024) for n in ("hf", "wf"))
     dims = {0: torch.export.Dim("batch", min=1, max=256), 2: height, 3: width}
     # A batch of 1 would freeze it; one tensor for both inputs would tie the second encoder to the first.
     example = torch.rand(2, 1, 96, 128), torch.rand(2, 1, 96, 128)
-    program = torch.export.export(model, example, dynamic_shapes=(dims, dict(dims)), strict=False)
-    made = torch.onnx.export(
-        program if decompose else as_it_is(program),
-        dynamo=True,
-        external_data=False,
-        opset_version=opset,
-        custom_translation_table=None if decompose else TRANSLATIONS,
-        input_names=["ir", "vi"],
-        output_names=["fused", *parts],
-        verbose=False,
-    )
+    with without_cached_shapes():
+        program = torch.export.export(model, example, dynamic_shapes=(dims, dict(dims)), strict=False)
+        made = torch.onnx.export(
+            program if decompose else as_it_is(program),
+            dynamo=True,
+            external_data=False,
+            opset_version=opset,
+            custom_translation_table=None if decompose else TRANSLATIONS,
+            input_names=["ir", "vi"],
+            output_names=["fused", *parts],
+            verbose=False,
+        )
     assert made is not None
     proto: onnx.ModelProto = made.model_proto
     return proto
