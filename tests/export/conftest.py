@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 
+from export import lowering, to_onnx
+from export.fidelity import PARITY_SHAPES
 from train.checkpoint import save_checkpoint
 from train.models import create
 
@@ -18,6 +21,16 @@ from train.models import create
 # is tested without tracing, or by the shipped file; the whole network is traced once, in half precision
 # (`test_precision.py`).
 FEW_BLOCKS = {"global_blocks": [0, 0, 0, 1], "local_blocks": [1, 1, 1, 0]}
+
+
+@pytest.fixture(scope="module")
+def small_parity_shapes() -> Iterator[None]:
+    """The exporter's own checks at small sizes, for networks whose answer takes PyTorch seconds at 240x320."""
+    small = PARITY_SHAPES[:2]
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (to_onnx, lowering):
+            patch.setattr(module, "PARITY_SHAPES", small)
+        yield
 
 
 @pytest.fixture(scope="session")

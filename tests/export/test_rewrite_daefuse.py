@@ -159,7 +159,7 @@ def test_multiply_accumulates_before_and_after(network: DAEFuse) -> None:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def exported(small_parity_shapes: None, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """`network`, `checkpoint`, and `onnx` by the real entry point: one transformer block, half the channels.
 
     Every kind of block that the shipped size has is there; tracing takes as long as there are nodes.

@@ -177,7 +177,7 @@ def test_half_precision_survives_thresholds_whose_exponential_overflows() -> Non
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def exported(small_parity_shapes: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A small network's checkpoint, and its graphs by precision."""
     folder = tmp_path_factory.mktemp("fnet")
     checkpoint = folder / "x.safetensors"
