@@ -66,11 +66,12 @@ def latency_tables(results: Results) -> list[Table]:
 
 def _at_setting(results: Results, size: Size, threads: int) -> Table:
     runs = [r for r in results.latency if (r.size, r.threads, r.batch) == (size, threads, 1)]
-    eager = {run.model: run for run in runs if run.engine == EAGER}
+    eager = {(run.model, run.run): run for run in runs if run.engine == EAGER}
     rows = []
     for run in sorted(runs, key=lambda r: r.p50_ms):
         under = reached(run, results.cost, results.convolution_peaks, results.copy_peaks)
-        faster = f"{_times_faster(eager[run.model], run):.2f}×" if run.model in eager else ""
+        beside = eager.get((run.model, run.run))
+        faster = "" if beside is None else f"{_times_faster(beside, run):.2f}×"
         rows.append(
             (
                 label(run),
@@ -98,13 +99,14 @@ def _at_setting(results: Results, size: Size, threads: int) -> Table:
         "largest error, PSNR",
     )
     references = sorted({run.error.reference for run in runs if run.error})
-    notes = [f"{len(runs[0].samples_ms)} repetitions each."]
+    counts = sorted({len(run.samples_ms) for run in runs})
+    notes = [f"{' or '.join(map(str, counts))} repetitions each."]
     notes += [f"Error against {reference}." for reference in references]
     return Table(f"Latency at {as_text(size)}, {threads_text(threads)}", head, tuple(rows), tuple(notes))
 
 
 def _times_faster(slow: Latency, fast: Latency) -> float:
-    """Median of the ratios turn by turn, which drift leaves alone; of the medians where the turns differ."""
+    """Median of the ratios turn by turn of one run, which drift leaves alone; of the medians where the turns differ."""
     if len(slow.samples_ms) != len(fast.samples_ms):
         return slow.p50_ms / fast.p50_ms
     return median(a / b for a, b in zip(slow.samples_ms, fast.samples_ms, strict=True))

@@ -61,6 +61,8 @@ class Latency:
     cold_start_s: float | None = None
     """From the start of a process to its first fused picture."""
     error: Error | None = None
+    run: int = 0
+    """Which of the runs that were merged it took turns in: durations of one are compared by turns, of two not."""
 
     @classmethod
     def of(
@@ -284,7 +286,6 @@ def merge(parts: Sequence[Results]) -> Results:
     joined: dict[str, Any] = {
         name: tuple(item for part in parts for item in getattr(part, name))
         for name in (
-            "latency",
             "operators",
             "cost",
             "audit",
@@ -296,9 +297,19 @@ def merge(parts: Sequence[Results]) -> Results:
         )
     }
     joined["cost"] = _one_each(joined["cost"])
+    joined["latency"] = _of_runs(parts)
     absent = "" if joined["energy"] else next((p.energy_absent for p in parts if p.energy_absent), "")
     all_versions = {name: number for part in reversed(parts) for name, number in part.versions.items()}
     return replace(first, versions=all_versions, energy_absent=absent, **joined)
+
+
+def _of_runs(parts: Sequence[Results]) -> tuple[Latency, ...]:
+    """All latencies, those of each part with numbers of their own for the runs."""
+    found: list[Latency] = []
+    for part in parts:
+        first = max((row.run for row in found), default=-1) + 1
+        found += [replace(row, run=first + row.run) for row in part.latency]
+    return tuple(found)
 
 
 def _one_each(costs: Sequence[Cost]) -> tuple[Cost, ...]:

@@ -28,6 +28,7 @@ from benchmarks.results import (
     OperatorTimes,
     Quality,
     Results,
+    merge,
     write,
 )
 
@@ -65,6 +66,24 @@ def some() -> Results:
         energy_absent="no INA3221",
         notes=("A note with a | bar and <angles>.",),
     )
+
+
+def test_ratios_are_of_contenders_that_took_turns() -> None:
+    """Two runs in one report, the second in an hour twice as slow: neither is compared with the other's eager."""
+    rows = [
+        Results.here(
+            latency=(
+                Latency.of(SLOW, "ufuser", VGA, 2, [1.2 * hour] * turns),
+                Latency.of(engine, "ufuser", VGA, 2, [0.4 * hour] * turns),
+            )
+        )
+        for hour, turns, engine in ((1, 5, FAST), (2, 7, "openvino"))
+    ]
+    table = latency_tables(merge([merge(rows), Results.here(latency=(rows[0].latency[1],))]))[0]
+    ratios = [row[table.head.index("eager / this")] for row in table.rows]  # the fastest first
+    assert sorted(ratios[:2]) == ["", "3.00×"], "one of the first two was alone in its run"
+    assert ratios[2:] == ["3.00×", "1.00×", "1.00×"]
+    assert "5 or 7 repetitions each." in table.notes
 
 
 def given(tmp_path: Path) -> dict[str, Path]:
