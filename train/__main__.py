@@ -179,7 +179,7 @@ def run_distill(args: argparse.Namespace) -> None:
             training = lessons.write(setup.training, recipe.variants, setup.say)
             validation = lessons.write(setup.validation, 1, setup.say)
         online = replace(setup, recipe=replace(setup.recipe, data=learning_data(setup.recipe.data)))
-        objective = DistillObjective(recipe, setup.recipe.loss)
+        objective = DistillObjective(recipe, setup.recipe.loss, setup.share)
         _train(online, objective, training, validation, {"teacher": digest})
 
 

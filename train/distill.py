@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from .losses import DirectLoss, sobel
 from .models import shape_multiple
 from .objective import Terms, at_any_size
 from .precision import Network
+from .processes import ALONE, Share
 from .recipe import DataRecipe, DistillRecipe, LossRecipe, Recipe
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -53,20 +55,23 @@ class DistillObjective:
     The first image is infrared, the second visible and, as its second channel, the teacher's picture.
     """
 
-    def __init__(self, recipe: DistillRecipe, direct: LossRecipe) -> None:
+    def __init__(self, recipe: DistillRecipe, direct: LossRecipe, share: Share = ALONE) -> None:
         self._recipe = recipe
+        self._share = share
         self._direct = DirectLoss(direct)
 
     def train(self, network: Network, first: Tensor, second: Tensor, rng: np.random.Generator) -> Terms:
-        return self._terms(network, first, second)[0]
+        return self._terms(network, first, second, rng, self._share)[0]
 
     def validate(
         self, network: Network, first: Tensor, second: Tensor, rng: np.random.Generator
     ) -> tuple[Terms, list[Tensor]]:
-        terms, fused = self._terms(network, first, second)
+        terms, fused = self._terms(network, first, second, rng, ALONE)
         return terms, [first, second[:, :1], second[:, 1:], fused]
 
-    def _terms(self, network: Network, ir: Tensor, second: Tensor) -> tuple[Terms, Tensor]:
+    def _terms(
+        self, network: Network, ir: Tensor, second: Tensor, rng: np.random.Generator, share: Share
+    ) -> tuple[Terms, Tensor]:
         vi, taught = second[:, :1].contiguous(), second[:, 1:].contiguous()
         fused = network(ir, vi)
         off = fused - taught
@@ -76,6 +81,10 @@ class DistillObjective:
         }
         if self._recipe.energy:
             terms["energy"] = self._recipe.energy * energy_distance(fused, taught)
+        if self._recipe.steady:
+            shaken = [x + noise_like(x, self._recipe.shake, rng, share) for x in (ir, vi)]
+            gain = noise_passed_on(fused, network(*shaken), self._recipe.shake)
+            terms["steady"] = self._recipe.steady * gain
         weights = vars(self._direct.recipe)
         if any(weights[name] for name in ("intensity", "gradient", "ssim")):
             terms |= {k: v for k, v in self._direct(fused, ir, vi).items() if weights[k]}
@@ -96,6 +105,21 @@ def energy_distance(fused: Tensor, taught: Tensor) -> Tensor:
         return torch.stack((length, (square.mean((1, 2)) + 1e-6).sqrt(), x.std((1, 2, 3))))
 
     return (amounts(fused) - amounts(taught)).abs().sum(0).mean()
+
+
+def noise_like(x: Tensor, sigma: float, rng: np.random.Generator, share: Share) -> Tensor:
+    """Gaussian noise for B×C×H×W; processes that share a batch draw together what one would."""
+    shape = len(x) * share.size, *x.shape[1:]
+    drawn = rng.standard_normal(shape, dtype=np.float32)[share.part] * np.float32(sigma)
+    return torch.from_numpy(drawn).to(x.device, x.dtype)
+
+
+def noise_passed_on(fused: Tensor, shaken: Tensor, sigma: float) -> Tensor:
+    """Mean change of the picture, B×1×H×W, by noise on both sources, as a multiple of that noise's own mean.
+
+    The mean of both sources gives 0.71, either of them 1, their sum 1.4.
+    """
+    return (shaken - fused).abs().mean() / (sigma * math.sqrt(2 / math.pi))
 
 
 def find_teacher(wanted: str) -> tuple[nn.Module, str]:

@@ -103,6 +103,8 @@ class DistillRecipe:
     energy: float = (
         0.0  # and to how much detail and contrast it has: what L1 leaves too soft (`energy_distance`)
     )
+    steady: float = 0.0  # of how much of the sources' noise passes on to its own picture (`noise_passed_on`)
+    shake: float = 0.02  # that noise's standard deviation, in [0, 1] units
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,8 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "level": (0, math.inf),
         "gradient": (0, math.inf),
         "energy": (0, math.inf),
+        "steady": (0, math.inf),
+        "shake": (1e-4, 1),
     },
     "transforms": {"count": (1, 64), "shifts": (0, 64), "rotations": (0, 64), "reflections": (0, 3)},
     "optim": {

@@ -23,6 +23,8 @@ from train.distill import (
 from train.errors import InputError
 from train.losses import DirectLoss
 from train.models import create
+from train.precision import Network
+from train.processes import ALONE, Share
 from train.recipe import DistillRecipe, LossRecipe, load_recipe
 
 RECIPE = """
@@ -47,6 +49,7 @@ noise = 0.1
 
 [distill]
 variants = 3
+steady = 0.1
 
 [optim]
 steps = 4
@@ -155,6 +158,29 @@ def test_the_loss_is_the_distance_to_the_teacher_and_the_direct_terms() -> None:
     assert learnt["level"] == 0
     assert learnt["detail"] == 0
     assert [x.shape[1] for x in shown] == [1, 1, 1, 1]
+
+
+def test_steadiness_is_how_much_noise_passes_on() -> None:
+    ir, vi, taught = torch.rand(3, 4, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.25
+    second, direct = torch.cat((vi, taught), 1), LossRecipe(intensity=0, gradient=0, ssim=0)
+
+    def term(network: Network, recipe: DistillRecipe, share: Share = ALONE) -> float:
+        part = share.part
+        objective = DistillObjective(recipe, direct, share)
+        terms = objective.train(network, ir[part], second[part], np.random.default_rng(1))
+        return float(terms["steady"])
+
+    whole = DistillRecipe(steady=1.0, shake=0.05)
+    assert term(Mean(), whole) == pytest.approx(0.5**0.5, rel=0.03)
+    assert term(lambda ir, vi: vi, whole) == pytest.approx(1, rel=0.03)
+    assert term(lambda ir, vi: ir + vi, replace(whole, steady=0.1)) == pytest.approx(
+        0.2**0.5 / 10**0.5, rel=0.03
+    )
+    assert term(lambda ir, vi: torch.zeros_like(ir), whole) == 0
+    # Two processes that share the batch see together what one does.
+    shares = [term(Mean(), whole, Share(rank, 2)) for rank in range(2)]
+    assert np.mean(shares) == pytest.approx(term(Mean(), whole), rel=1e-5)
+    assert shares[0] != shares[1]
 
 
 def test_a_run_from_the_command_line_and_its_resumption(
