@@ -32,8 +32,8 @@ def test_reports_every_contender_beside_eager(
     folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "results.json"
-    options = ["--sizes", "64x96", "--rounds", "2", "--threads", "1", "--profile"]
-    peers = ["--peers", "eager,laplacian", "--checkpoint", str(CHECKPOINT)]
+    options = ["--models", "lite", "--sizes", "64x96", "--rounds", "2", "--threads", "1", "--profile"]
+    peers = ["--peers", "eager,laplacian", "--checkpoint", str(CHECKPOINT.with_name("lite.safetensors"))]
     assert main(["latency", *folders, *options, *peers, "--json", str(out)]) == 0
     found = {row.engine: row for row in results.read(out).latency}
     assert set(found) == {"onnxruntime", "PyTorch eager", "Laplacian pyramid"}

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from benchmarks.__main__ import main
 from benchmarks.quality.baselines import BASELINES
 from benchmarks.quality.command import _open_models
 from benchmarks.quality.folder import Options, match, means, measure, read_grey
@@ -156,17 +157,27 @@ def _nothing(folder: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
-    pictures: Path, spoil: Callable[[Path], None], arguments: list[str], words: list[str]
+    pictures: Path,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[Path], None],
+    arguments: list[str],
+    words: list[str],
 ) -> None:
     spoil(pictures)
-    done = run(
-        pictures, "--fused", f"mine={pictures / 'fused'}", *(a.format(folder=pictures) for a in arguments)
-    )
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1, done.stderr
+    sources = ["--ir", str(pictures / "ir"), "--vi", str(pictures / "vi")]
+    fused = ["--fused", f"mine={pictures / 'fused'}"]
+    assert main(["quality", *sources, *fused, *(a.format(folder=pictures) for a in arguments)]) == 2
+    said, error = capsys.readouterr()
+    assert said == ""
+    assert len(error.splitlines()) == 1, error
     for word in words:
-        assert word in done.stderr
+        assert word in error
+
+
+def test_bad_input_ends_the_process_with_2(pictures: Path) -> None:
+    done = run(pictures, "--fused", "nameless")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

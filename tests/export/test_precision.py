@@ -44,21 +44,36 @@ PAIRS = ROOT.parent / "shared" / "data" / "roadscene"
 VALIDATION = ROOT / "train" / "recipes" / "roadscene_validation.txt"
 
 
+# Attention where its sums are the longest, at half the resolution; tracing takes as long as there are blocks.
+TRIMMED = {"global_blocks": [0, 1, 0, 0], "local_blocks": [1, 0, 1, 1]}
+
+
 @pytest.fixture(scope="module")
-def graphs() -> dict[str, bytes]:
-    """The shipped weights: the shipped fp32 file, and traced in fp16."""
+def trimmed() -> UFuser:
+    """The shipped U-Fuser with one branch of each block: trained weights, and levels as trained ones have."""
     model, _ = load_model(CHECKPOINT)
-    shipped = ROOT / "runtime" / "weights" / "ufuser.onnx"
-    return {
-        "fp32": shipped.read_bytes(),
-        "fp16": trace(to_half(rewrite(model)), 20).SerializeToString(),
-    }
+    network = UFuser(**TRIMMED)
+    whole, state = model.state_dict(), network.state_dict()
+    for name, own in state.items():
+        given = whole[name]
+        if given.shape != own.shape:  # what joins both branches: the global one's channels come first
+            has_global = TRIMMED["global_blocks"][int(name.split(".")[0][-1]) - 1]
+            given = given[:, : own.shape[1]] if has_global else given[:, own.shape[1] :]
+        state[name] = given
+    network.load_state_dict(state)
+    return network.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
-def networks(graphs: dict[str, bytes]) -> dict[str, Network]:
-    """Both, run by ONNX Runtime."""
-    return {name: onnx_network(graph) for name, graph in graphs.items()}
+def fp16(trimmed: UFuser) -> bytes:
+    """Its graph in half precision."""
+    return trace(to_half(rewrite(trimmed)), 20).SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def networks(trimmed: UFuser, fp16: bytes) -> dict[str, Network]:
+    """The network itself, and its half, run by ONNX Runtime."""
+    return {"fp32": torch_network(trimmed), "fp16": onnx_network(fp16)}
 
 
 def element_types(model: onnx.ModelProto) -> dict[str, int]:
@@ -69,8 +84,8 @@ def element_types(model: onnx.ModelProto) -> dict[str, int]:
     return types | {t.name: t.data_type for t in graph.initializer}
 
 
-def test_inputs_outputs_and_statistics_are_float32_the_rest_is_half(graphs: dict[str, bytes]) -> None:
-    model = onnx.load_from_string(graphs["fp16"])
+def test_inputs_outputs_and_statistics_are_float32_the_rest_is_half(fp16: bytes) -> None:
+    model = onnx.load_from_string(fp16)
     types = element_types(model)
     ends = [v.name for v in (*model.graph.input, *model.graph.output)]
     assert {types[name] for name in ends} == {TensorProto.FLOAT}
@@ -95,16 +110,20 @@ def test_inputs_outputs_and_statistics_are_float32_the_rest_is_half(graphs: dict
         if node.op_type == "MatMul":
             kinds = {types[name] for name in node.input}
             assert len(kinds) == 1, node.name
-    assert seen["Softmax"] == 12, "twelve attentions of more than one channel a head"
-    assert seen["ReduceL2"] == 24 or seen["ReduceL2"] == 12
+    assert seen["Softmax"] == 4, "an attention in each encoder, in the fusion and in the decoder"
+    assert seen["ReduceL2"] == 2 * seen["Softmax"]
     assert seen["Sqrt"] > 0
     # The statistics of the norms are convolutions too.
-    assert convolutions[TensorProto.FLOAT16] > 130
     assert convolutions[TensorProto.FLOAT16] > convolutions[TensorProto.FLOAT]
 
 
-def test_half_is_half_the_size(graphs: dict[str, bytes]) -> None:
-    assert len(graphs["fp16"]) < 0.62 * len(graphs["fp32"])
+def test_half_is_half_the_size(fp16: bytes) -> None:
+    model = onnx.load_from_string(fp16)
+    stored = {t.name: (t.data_type, int(np.prod(t.dims))) for t in model.graph.initializer}
+    half = sum(size for kind, size in stored.values() if kind == TensorProto.FLOAT16)
+    single = sum(size for kind, size in stored.values() if kind == TensorProto.FLOAT)
+    assert half > 50 * single
+    assert len(fp16) < 2 * half + 4 * single + 300_000  # nodes and names
 
 
 def frames(kind: str, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -126,21 +145,27 @@ def frames(kind: str, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 def test_no_overflow_at_sizes_where_a_sum_of_squares_would(
     networks: dict[str, Network], kind: str, height: int, width: int
 ) -> None:
-    ir, vi = frames(kind, height, width)
-    fp16 = networks["fp16"](ir, vi)
-    assert np.isfinite(fp16).all()
-    # Plain frames and noise look alike everywhere: a small one tells what the large one should be like.
-    fp32 = networks["fp32"](ir[..., :240, :320].copy(), vi[..., :240, :320].copy())
-    assert abs(float(fp16.mean()) - float(fp32.mean())) < 0.02
+    half = networks["fp16"](*frames(kind, height, width))
+    assert np.isfinite(half).all()
+    # Plain frames and noise are alike everywhere but at the border, which attention sees: one of 480x640 tells about.
+    exact = networks["fp32"](*frames(kind, 480, 640))
     if height == 480:
-        assert np.abs(fp16 - networks["fp32"](ir, vi)).max() < 0.01
+        assert np.abs(half - exact).max() < 0.01
+    else:
+        assert abs(float(middle(half)) - float(middle(exact))) < 0.03
 
 
-def test_with_every_result_rounded_to_half(graphs: dict[str, bytes], networks: dict[str, Network]) -> None:
+def middle(picture: np.ndarray) -> np.floating:
+    """Mean level where no border is near."""
+    height, width = picture.shape[2:]
+    return picture[..., height // 2 - 32 : height // 2 + 32, width // 2 - 32 : width // 2 + 32].mean()
+
+
+def test_with_every_result_rounded_to_half(fp16: bytes, networks: dict[str, Network]) -> None:
     """Unoptimised, ONNX Runtime rounds after every operator, as a GPU does; optimised, it leaves some out."""
     for kind in ("opposite", "noise"):
         ir, vi = frames(kind, 240, 320)
-        rounded = int8.simulated(graphs["fp16"])(ir, vi)
+        rounded = int8.simulated(fp16)(ir, vi)
         assert np.isfinite(rounded).all()
         assert np.abs(rounded - networks["fp32"](ir, vi)).max() < 0.01
 
@@ -151,14 +176,6 @@ def test_an_island_less_would_overflow() -> None:
     maps = torch.full((1, 8, 512, 640), 0.5)
     assert torch.isinf((maps.half() ** 2).flatten(2).sum(-1)).all(), "the sum of squares of half a map"
     assert torch.zeros(1).half().clamp_min(1e-12).item() == 0, "the floor under a norm"
-
-
-def test_psnr_on_validation_pairs(networks: dict[str, Network]) -> None:
-    if not PAIRS.is_dir():
-        pytest.skip(f"no {PAIRS.relative_to(ROOT.parent)} beside the repository")
-    pairs = pairs_in(PAIRS, VALIDATION)[::4]
-    found = compare(networks["fp32"], networks["fp16"], real_samples(pairs))
-    assert found.lowest_psnr_db >= PSNR_FLOOR["fp16"], found
 
 
 def test_a_network_that_was_not_rewritten_is_refused() -> None:
@@ -250,7 +267,7 @@ def test_an_island_taken_away_shows(kept: ModuleType) -> None:
     assert {"without Standardise", "without Sigmoid"} <= set(found)
 
 
-@pytest.mark.parametrize("model", OTHERS)
+@pytest.mark.parametrize("model", ["ufuser", *OTHERS])
 def test_shipped_weights_on_crops_of_validation_pairs(model: str) -> None:
     checkpoint = ROOT / "train" / "weights" / f"{model}.safetensors"
     if not checkpoint.is_file():
