@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from benchmarks.quality import table
 from benchmarks.quality.steadiness import grid_energy, noise_gain
-from benchmarks.quality.video import flicker, warping_error
+from benchmarks.quality.video import NoFlowError, flicker, warping_error
 from runtime import Fuser
 from runtime.errors import InputError
 from runtime.models import find_model
@@ -33,8 +33,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "video",
         help="flicker, warping error, noise and grids of fused video",
         description="Fuse a pair of videos by each model and say how steady the result is: error after warping "
-        "by the visible stream's flow, flicker of the mean beyond the sources', noise passed on by the first "
-        f"frame held still (sigma {_NOISE}), and lines in the spectrum where blocks of pixels would leave them.",
+        "by each stream's flow (judge by the one that sees the scene: its coverage is high), flicker of the mean "
+        f"beyond the sources', noise passed on by the first frame held still (sigma {_NOISE}), and lines in the "
+        "spectrum where blocks of pixels would leave them.",
     )
     parser.add_argument("--ir", type=Path, required=True, metavar="VIDEO", help="infrared")
     parser.add_argument("--vi", type=Path, required=True, metavar="VIDEO", help="visible, of the same size")
@@ -67,17 +68,18 @@ def _fused(fuser: Fuser, ir: list[Grey], vi: list[Grey], name: str) -> Iterator[
 
 
 def _row(ir: list[Grey], vi: list[Grey], fused: list[Grey]) -> dict[str, float]:
-    warping = warping_error(vi, fused)
+    warping = {}
+    for name, guide in (("vi", vi), ("ir", ir)):
+        try:
+            found = warping_error(guide, fused)
+        except NoFlowError:  # noise, smoke: nothing moves there that could be followed
+            continue
+        warping |= {f"warping_{name}": found.error, f"coverage_{name}": found.coverage}
     grids = {
         f"grid_{period}_db": float(np.mean([grid_energy(frame, period) for frame in fused[::10]]))
         for period in PERIODS
     }
-    return {
-        "warping_error": warping.error,
-        "coverage": warping.coverage,
-        "flicker": flicker(ir, vi, fused),
-        **grids,
-    }
+    return {**warping, "flicker": flicker(ir, vi, fused), **grids}
 
 
 def measured(args: argparse.Namespace) -> dict[str, dict[str, float]]:

@@ -97,6 +97,10 @@ def _consistent(
     return np.asarray(inside & (distance < limit), dtype=np.bool_)
 
 
+class NoFlowError(ValueError):
+    """No pixel of the stream that guides has consistent flow."""
+
+
 def warping_error(
     vi: Iterable[Image], fused: Iterable[Image], options: WarpingOptions | None = None
 ) -> WarpingError:
@@ -104,9 +108,11 @@ def warping_error(
 
     The flow from t to t+1 and back is that of the visible stream, by OpenCV's DIS; a pixel counts where its
     target lies inside the picture and forward and backward flow agree within ``options.consistency`` pixels.
+    Where the visible camera sees no motion of the scene, in smoke, what infrared sees through it moves against
+    that flow and counts as error: give infrared in its place, and compare the coverages.
 
-    Raises ValueError for fewer than two frames, for streams of different length or frame size, where no pixel
-    of the video has consistent flow, and as ``images.as_grey`` says. Needs 16 pixels a side.
+    Raises ValueError for fewer than two frames, for streams of different length or frame size and as
+    ``images.as_grey`` says, NoFlowError where no pixel of the video has consistent flow. Needs 16 pixels a side.
 
     Source: warping error of Lai et al., "Learning blind video temporal consistency", ECCV 2018; used for
     fusion as flowD by TemCoCo (ICCV 2025), which takes a learned flow, hence "-like". Flow: Kroeger et al.,
@@ -146,7 +152,7 @@ def warping_error(
             "warping error was given fewer than two frames; it compares consecutive frames: give a sequence"
         )
     if counted == 0:
-        raise ValueError(
+        raise NoFlowError(
             "no pixel of the visible stream has consistent flow; the warping error of such a video means"
             " nothing: give consecutive frames of one scene"
         )

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.quality.video import WarpingOptions, flicker, warping_error
+from benchmarks.quality.video import NoFlowError, WarpingOptions, flicker, warping_error
 
 Grey = npt.NDArray[np.uint8]
 
@@ -99,5 +99,5 @@ def test_bad_sequences_are_refused() -> None:
         flicker(two, two, [two[0], np.full(two[0].shape, np.nan)])
     with pytest.raises(ValueError, match="at least 16"):
         warping_error([frame[:15] for frame in two], [frame[:15] for frame in two])
-    with pytest.raises(ValueError, match="consistent flow"):
+    with pytest.raises(NoFlowError, match="consistent flow"):
         warping_error(two, two, WarpingOptions(consistency=0.0))

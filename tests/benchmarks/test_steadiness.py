@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from benchmarks import video
 from benchmarks.__main__ import main
 from benchmarks.quality.steadiness import grid_energy, noise_gain
 
@@ -76,8 +77,26 @@ def test_the_command_measures_the_sources_and_each_model(
     assert rows["visible"]["flicker"] == 0
     assert 0 < rows["lite"]["noise_gain"] < 2
     assert "noise_gain" not in rows["visible"]
-    assert rows["lite"]["coverage"] > 0.5
-    assert "warping_error" in capsys.readouterr().out
+    assert rows["lite"]["coverage_vi"] > 0.5
+    assert rows["lite"]["warping_ir"] != rows["lite"]["warping_vi"] > 0
+    assert "warping_vi" in capsys.readouterr().out
+
+
+def test_a_stream_without_flow_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one's is what remains to judge by."""
+    vi = [np.clip(texture(3, (144, 160)), 0, 255).astype(np.uint8)] * 2
+    ir = [np.full((144, 160), level, np.uint8) for level in (0, 255)]
+    real = video.warping_error
+
+    def by(guide: list[video.Grey], fused: list[video.Grey]) -> object:
+        if guide is ir:
+            raise video.NoFlowError("no pixel")
+        return real(guide, fused)
+
+    monkeypatch.setattr(video, "warping_error", by)
+    row = video._row(ir, vi, vi)
+    assert row["warping_vi"] == 0
+    assert "warping_ir" not in row
 
 
 @pytest.mark.parametrize(
