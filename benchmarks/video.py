@@ -68,7 +68,7 @@ def _fused(fuser: Fuser, ir: list[Grey], vi: list[Grey], name: str) -> Iterator[
 
 
 def _row(ir: list[Grey], vi: list[Grey], fused: list[Grey]) -> dict[str, float]:
-    warping = {}
+    warping: dict[str, float] = {}
     for name, guide in (("vi", vi), ("ir", ir)):
         try:
             found = warping_error(guide, fused)

@@ -125,14 +125,15 @@ def _version(loaded: Any, module: str) -> str:
 
 
 def check_default_path() -> Check:
-    """Fuses one small pair with the shipped model: what all the rest is for."""
+    """Fuses one small pair with the model shipped for CPUs: what all the rest is for."""
     name, group = "Fusing with the shipped model", "default path"
     try:
         import numpy as np
 
         from runtime.fuser import Fuser
+        from runtime.models import AUTO
 
-        fuser = Fuser.open(threads=1)
+        fuser = Fuser.open(AUTO, threads=1)
         ramp = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (64, 1))
         fused = fuser.fuse(ramp, ramp.T)
         if not (np.isfinite(fused).all() and fused.std() > 0):

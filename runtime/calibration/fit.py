@@ -169,8 +169,9 @@ class _Model:
         return _Model(np.append(values[:8], 1.0).reshape(3, 3), lens, self.bend)
 
     def place(self, ideal_vi: Points) -> Points:
-        whole = np.column_stack([ideal_vi, np.ones(len(ideal_vi))]) @ self.homography.T
-        flat = whole[:, :2] / whole[:, 2:]
+        x, y = ideal_vi[:, 0], ideal_vi[:, 1]
+        across, down, depth = (a * x + b * y + c for a, b, c in self.homography)
+        flat = np.stack([across / depth, down / depth], axis=1)
         return flat if self.lens is None else self.lens.real(flat)
 
     def distances(self, ideal_vi: Points, ir: Points) -> NDArray[np.float64]:

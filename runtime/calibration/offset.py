@@ -145,10 +145,11 @@ def find_offset(ir: Recording, vi: Recording, farthest: float = 1.0) -> TimeOffs
         )
     if ir.inside is not None:
         slow, fast = (slow[0], slow[1][:, ir.inside]), (fast[0], fast[1][:, ir.inside])
+    slow, fast = _evened(slow, fast, farthest)
     everywhere = np.arange(-farthest, farthest + _STEP / 2, span / 4)
-    rough = everywhere[np.argmax(_products(slow, fast, everywhere, farthest).sum(axis=1))]
+    rough = everywhere[np.argmax(_scores(slow, fast, everywhere))]
     lags = rough + np.arange(-round(span / _STEP), round(span / _STEP) + 1) * _STEP
-    products = _products(slow, fast, lags, farthest)
+    products = _products(slow, fast, lags)
     scores = products.sum(axis=1)
     whole, agreement = _top(lags, scores), float(scores.max())
     if agreement < _WEAKEST or abs(whole) > farthest - span / 2:
@@ -162,10 +163,8 @@ def find_offset(ir: Recording, vi: Recording, farthest: float = 1.0) -> TimeOffs
 _History = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-def _products(
-    slow: _History, fast: _History, lags: NDArray[np.float64], farthest: float
-) -> NDArray[np.float64]:
-    """Correlation of the tiles at every lag, (lags, tiles), which sum to at most 1: slow stamps are ahead by lag."""
+def _evened(slow: _History, fast: _History, farthest: float) -> tuple[_History, _History]:
+    """Both without mean and of size 1, the slow one weighted by tile, and only where all lags have the fast one."""
     (times, still), (stamps, moving) = slow, fast
     use = (times >= stamps[0] + farthest) & (times <= stamps[-1] - farthest)
     times, still = times[use], still[use] - still[use].mean(axis=0)
@@ -177,12 +176,37 @@ def _products(
     period = float(np.median(np.diff(stamps)))
     moving = _smoothed(stamps, moving, _SOFT * period)
     moving = (moving - moving.mean(axis=0)) / np.maximum(moving.std(axis=0), 1e-12)
+    return (times, still * weight), (stamps, moving)
+
+
+def _scores(slow: _History, fast: _History, lags: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sum of `_products` over the tiles, (lags,): each frame times each other only once."""
+    (times, still), (stamps, moving) = slow, fast
+    every, rows = still @ moving.T, np.arange(len(times))
+    scores = np.empty(len(lags))
+    for k, lag in enumerate(lags):
+        at, share = _between(stamps, times - lag)
+        scores[k] = (every[rows, at - 1] * (1 - share) + every[rows, at] * share).mean()
+    return scores
+
+
+def _products(slow: _History, fast: _History, lags: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Correlation of the tiles at every lag, (lags, tiles), which sum to at most 1: slow stamps are ahead by lag."""
+    (times, still), (stamps, moving) = slow, fast
     out = np.empty((len(lags), still.shape[1]))
     for k, lag in enumerate(lags):
-        at = np.clip(np.searchsorted(stamps, times - lag), 1, len(stamps) - 1)
-        share = ((times - lag - stamps[at - 1]) / (stamps[at] - stamps[at - 1]))[:, None]
-        out[k] = (still * (moving[at - 1] * (1 - share) + moving[at] * share)).mean(axis=0)
-    return np.asarray(out * weight, np.float64)
+        at, share = _between(stamps, times - lag)
+        after = share[:, None]
+        out[k] = (still * (moving[at - 1] * (1 - after) + moving[at] * after)).mean(axis=0)
+    return out
+
+
+def _between(
+    stamps: NDArray[np.float64], times: NDArray[np.float64]
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Of the later of the two stamps around each time, its number and its share."""
+    at = np.clip(np.searchsorted(stamps, times), 1, len(stamps) - 1)
+    return at, (times - stamps[at - 1]) / (stamps[at] - stamps[at - 1])
 
 
 def _smoothed(stamps: NDArray[np.float64], history: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:

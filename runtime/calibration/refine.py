@@ -11,14 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.alignment import Calibration, Points, Residual, Size, warp_map
-from runtime.calibration.features import Floats, edges, level
+from runtime.alignment import Calibration, Residual, Size, warp_map
+from runtime.calibration.features import Floats, edges, level, shown
+from runtime.calibration.field import Field, agreed, sampled
 from runtime.calibration.fit import Start, fit
 from runtime.errors import InputError
 
@@ -59,15 +61,44 @@ _CONTENDERS, _FINALISTS = 7, 2
 end."""
 _NEARLY = 0.8
 """Of the best start's agreement, that another must have to be measured too."""
+_BEHIND = 0.5
+"""The same while measuring: another that has less gives up."""
+_ALIKE, _SAME = 3e-3, 1e-4
+"""Of the infrared picture's width: starts so near each other will end alike, and ways have met."""
 _GLIMPSE = 2
 """Pairs that are enough to search with."""
-_SOFT = (4.0, 2.0, 1.0, 0.5)
-"""Sigmas, in pixels, the scores are blurred with while the displacement closes in."""
-_TERMS = {1: 4, 2: 6, 3: 8, 4: 9}
+_ACROSS = 32
+"""Points across the picture that a displacement is turned into a calibration by."""
+_KEPT = 48
+"""Pictures of edges kept while refining, 5 MB or less each."""
 _NONE = -1.0
 """Agreement of what cannot be compared."""
 _WEAKEST = 0.12
 """Mean agreement of the patches below which the pictures do not show the same."""
+_HOPELESS = 0.07
+"""The same at any step: agreement falls as the edges get sharper."""
+
+
+class _Pair:
+    """A pair's brightness, see `level`.
+
+    Args:
+        ir, vi: the pictures.
+        kept: how many pictures of visible edges to keep.
+    """
+
+    def __init__(self, ir: NDArray[Any], vi: NDArray[Any], kept: int) -> None:
+        self.ir, self._vi = level(ir), level(vi)
+        # The visible picture stands still, whichever way infrared is moved over it.
+        self.still = lru_cache(kept)(self._still)
+
+    def _still(self, size: Size, soft: float) -> Floats:
+        """Edges of the visible picture at a size."""
+        return edges(_resized(self._vi, size), soft)
+
+
+def _pairs(pairs: Sequence[ImagePair]) -> list[_Pair]:
+    return [_Pair(ir, vi, _KEPT // len(pairs)) for ir, vi in pairs]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,26 +129,25 @@ def refine(pairs: Sequence[ImagePair], start: Calibration, bend: bool = True, se
                 raise InputError(
                     f"{side} picture of {image.shape[1]}x{image.shape[0]}, expected {size[0]}x{size[1]} as the first"
                 )
-    levels = [(level(ir), level(vi)) for ir, vi in pairs]
-    starts = _searched(levels[:_GLIMPSE], start) if search else [start]
+    known = _pairs(pairs)
+    starts = _searched(known[:_GLIMPSE], start) if search else [start]
     # A street looks like itself at another size: only close up is it clear which start was right.
     for steps, left in ((FINDING[:1], _CONTENDERS), (FINDING[1:], _FINALISTS)):
-        found = [_through(levels[:_GLIMPSE], each, steps, bend) for each in starts]
+        found = [_through(known[:_GLIMPSE], each, steps, bend) for each in starts]
         found = sorted(found, key=lambda r: -r.agreement)[:left]
         starts = [each.calibration for each in found]
-    found = [found[0], *(each for each in found[1:] if each.agreement > _NEARLY * found[0].agreement)]
+    starts = [each.calibration for each in _leading(found, _NEARLY, _ALIKE)]
     # A lens let loose too early may bend the picture to where it stays bent: without it first, as well.
-    ways = (MEASURING, LENS_LAST) if bend else (MEASURING,)
-    ends = [_through(levels, each.calibration, way, bend) for each in found for way in ways]
+    ends = _raced(known, starts, LENS_LAST, bend) if bend else []
     # Finding looks from afar, and may leave a start that was right already.
-    ends.append(_through(levels, start, MEASURING, bend))
+    ends += _raced(known, [*starts, start], MEASURING, bend)
     best = max(ends, key=lambda r: r.agreement)
     if best.agreement < _WEAKEST:
         raise InputError(
             f"the pictures agree by {max(best.agreement, 0.0):.2f} only: expected the same scene with edges in both; "
             f"give more pairs, a nearer start (--start), or click points (ufuser calibrate points)"
         )
-    residual = _scatter(levels, best.calibration) if len(levels) > 1 else None
+    residual = _scatter(known, best.calibration) if len(pairs) > 1 else None
     return Refined(replace(best.calibration, method="refine", residual=residual), best.agreement)
 
 
@@ -131,8 +161,8 @@ def left_over(pairs: Sequence[ImagePair], calibration: Calibration) -> tuple[Res
     Raises:
         InputError: by this calibration the cameras do not see the same.
     """
-    levels = [(level(ir), level(vi)) for ir, vi in pairs]
-    moved = _through(levels, calibration, MEASURING[-2:], bend=False)
+    known = _pairs(pairs)
+    moved = _through(known, calibration, MEASURING[-2:], bend=False)
     if moved.agreement <= _NONE:
         raise InputError(
             "by this calibration both cameras see too little of the same to judge: expected a calibration of "
@@ -141,9 +171,40 @@ def left_over(pairs: Sequence[ImagePair], calibration: Calibration) -> tuple[Res
     return Residual.of(_apart(moved.calibration, calibration)), moved.agreement
 
 
-def _scatter(levels: Sequence[tuple[Floats, Floats]], whole: Calibration) -> Residual:
+def _raced(
+    pairs: Sequence[_Pair], starts: Sequence[Calibration], steps: Sequence[Step], bend: bool
+) -> list[Refined]:
+    """Several starts step after step, side by side: only those go on that may still end elsewhere, and better."""
+    found = [Refined(start, 0.0) for start in starts]
+    for step in steps:
+        found = [_through(pairs, each.calibration, (step,), bend) for each in found]
+        found = _leading(sorted(found, key=lambda r: -r.agreement), _BEHIND, _SAME)
+        if found[0].agreement < _HOPELESS:
+            break
+    return found
+
+
+def _leading(found: Sequence[Refined], share: float, near: float) -> list[Refined]:
+    """The first, and of the others those with a share of its agreement that lie apart from all before them.
+
+    Args:
+        found: best first.
+        share: of the first one's agreement.
+        near: of the infrared picture's width, median distance up to which two count as one.
+    """
+    left = [found[0]]
+    for each in found[1:]:
+        limit = near * each.calibration.ir_size[0]
+        if each.agreement > share * found[0].agreement and not any(
+            float(np.median(_apart(each.calibration, other.calibration))) < limit for other in left
+        ):
+            left.append(each)
+    return left
+
+
+def _scatter(pairs: Sequence[_Pair], whole: Calibration) -> Residual:
     """How far each single pair would move what all pairs together found: its repeatability."""
-    single = [_through([each], whole, MEASURING[-1:], bend=False) for each in levels[:4]]
+    single = [_through([each], whole, MEASURING[-1:], bend=False) for each in pairs[:4]]
     return Residual.of(np.concatenate([_apart(each.calibration, whole) for each in single]))
 
 
@@ -184,32 +245,33 @@ def _resized(picture: Floats, size: Size) -> Floats:
     return np.asarray(cv2.resize(picture, size, interpolation=mode), np.float32)
 
 
-def _warped(ir: Floats, places: NDArray[np.float64]) -> tuple[Floats, NDArray[np.bool_]]:
-    """Infrared at these places, and where there is any."""
-    height, width = ir.shape
-    # Averaged before it is thinned out: else small sizes alias.
-    step = float(np.median(np.abs(np.diff(places[..., 0], axis=1))))
-    soft = cv2.GaussianBlur(ir, (0, 0), 0.45 * step) if step > 1.2 else ir
-    warped = cv2.remap(
-        soft,
-        np.float32(places[..., 0]),
-        np.float32(places[..., 1]),
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    inside = (places >= 0) & (places <= (width - 1, height - 1))
-    return np.asarray(warped, np.float32), np.asarray(inside.all(axis=2))
+class _Warp:
+    """Infrared as the visible camera sees it by a calibration, at the calibration's sizes."""
+
+    def __init__(self, calibration: Calibration) -> None:
+        places = warp_map(calibration)
+        x, y = places[..., 0], places[..., 1]
+        right, bottom = np.asarray(calibration.ir_size) - 1.0
+        self.inside: NDArray[np.bool_] = (x >= 0) & (y >= 0) & (x <= right) & (y <= bottom)
+        """Where infrared shows anything."""
+        self.shown = shown(self.inside)
+        self._maps = np.float32(x), np.float32(y)
+        self._step = float(np.median(np.abs(np.diff(x[::4], axis=1))))
+
+    def __call__(self, ir: Floats) -> Floats:
+        # Averaged before it is thinned out: else small sizes alias.
+        soft = cv2.GaussianBlur(ir, (0, 0), 0.45 * self._step) if self._step > 1.2 else ir
+        warped = cv2.remap(soft, *self._maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(warped, np.float32)
 
 
-def _through(
-    levels: Sequence[tuple[Floats, Floats]], calibration: Calibration, steps: Sequence[Step], bend: bool
-) -> Refined:
+def _through(pairs: Sequence[_Pair], calibration: Calibration, steps: Sequence[Step], bend: bool) -> Refined:
     """Step after step; an agreement of `_NONE` where the way leads out of the picture."""
     agreement = 0.0
     for step in steps:
         fitting = replace(step, degree=min(step.degree, 4 if bend else 3))
         try:
-            calibration, agreement = _stepped(levels, calibration, fitting)
+            calibration, agreement = _stepped(pairs, calibration, fitting)
         except InputError:
             return Refined(calibration, _NONE)
     return Refined(calibration, agreement)
@@ -218,15 +280,15 @@ def _through(
 # The global search
 
 
-def _searched(levels: Sequence[tuple[Floats, Floats]], start: Calibration) -> list[Calibration]:
+def _searched(pairs: Sequence[_Pair], start: Calibration) -> list[Calibration]:
     """The start at every scale, turned and shifted as the edges fit best at a small size; and the start itself."""
     small = _shrunk(start.vi_size, _COARSE)
     middle = ((small[0] - 1) / 2, (small[1] - 1) / 2)
     base = start.scaled(small, start.ir_size)
     pad = (small[1] // 2, small[0] // 2)
     seen = []
-    for _, vi in levels:
-        still = edges(_resized(vi, small), _SOFTEST)
+    for pair in pairs:
+        still = pair.still(small, _SOFTEST)
         seen.append(cv2.copyMakeBorder(still, pad[0], pad[0], pad[1], pad[1], cv2.BORDER_CONSTANT))
     starts = [start]
     for size in _SIZES:
@@ -234,7 +296,7 @@ def _searched(levels: Sequence[tuple[Floats, Floats]], start: Calibration) -> li
         for turn in _TURNS:
             about = np.vstack([cv2.getRotationMatrix2D(middle, turn, 1 / size), [0, 0, 1]])
             trial = replace(base, homography=base.homography @ about)
-            score, shift = _placed(levels, trial, seen, pad)
+            score, shift = _placed(pairs, trial, seen, pad)
             if score > best:
                 best = score
                 chosen = about @ np.asarray([[1, 0, -shift[0]], [0, 1, -shift[1]], [0, 0, 1]])
@@ -245,21 +307,20 @@ def _searched(levels: Sequence[tuple[Floats, Floats]], start: Calibration) -> li
 
 
 def _placed(
-    levels: Sequence[tuple[Floats, Floats]], trial: Calibration, seen: Sequence[Any], pad: tuple[int, int]
+    pairs: Sequence[_Pair], trial: Calibration, seen: Sequence[Any], pad: tuple[int, int]
 ) -> tuple[float, tuple[float, float]]:
     """How well infrared, warped by a trial, fits where it fits best, and its shift to there."""
-    places = warp_map(trial)
+    warp = _Warp(trial)
+    rows, columns = np.flatnonzero(warp.inside.any(axis=1)), np.flatnonzero(warp.inside.any(axis=0))
+    if len(rows) < 24 or len(columns) < 24:
+        return -math.inf, (0.0, 0.0)
+    top, left = int(rows[0]), int(columns[0])
     total: Any = 0.0
-    for (ir, _), picture in zip(levels, seen, strict=False):
-        warped, inside = _warped(ir, places)
-        rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-        if len(rows) < 24 or len(columns) < 24:
-            return -math.inf, (0.0, 0.0)
-        top, left = int(rows[0]), int(columns[0])
-        part = edges(warped, _SOFTEST, inside)[top : rows[-1] + 1, left : columns[-1] + 1]
+    for pair, picture in zip(pairs, seen, strict=True):
+        part = edges(warp(pair.ir), _SOFTEST, warp.shown)[top : rows[-1] + 1, left : columns[-1] + 1]
         total = total + cv2.matchTemplate(picture, part, cv2.TM_CCOEFF_NORMED)
     # A small picture fits somewhere by chance: what counts is how far beyond chance.
-    total = total / min(len(levels), len(seen)) * math.sqrt(part.shape[0] * part.shape[1])
+    total = total / len(pairs) * math.sqrt(part.shape[0] * part.shape[1])
     _, score, _, at = cv2.minMaxLoc(np.nan_to_num(total, nan=-1e9, posinf=-1e9, neginf=-1e9))
     return float(score), (at[0] - pad[1] - left, at[1] - pad[0] - top)
 
@@ -267,34 +328,33 @@ def _placed(
 # One step
 
 
-def _stepped(
-    levels: Sequence[tuple[Floats, Floats]], calibration: Calibration, step: Step
-) -> tuple[Calibration, float]:
+def _stepped(pairs: Sequence[_Pair], calibration: Calibration, step: Step) -> tuple[Calibration, float]:
     """One round: the calibration moved to where the patches agree, and their agreement."""
     small = _shrunk(calibration.vi_size, step.width)
     here = calibration.scaled(small, calibration.ir_size)
-    places = warp_map(here)
-    inside = np.asarray(((places >= 0) & (places <= np.asarray(here.ir_size) - 1.0)).all(axis=2), np.bool_)
-    corners = _patches(inside, step)
+    warp = _Warp(here)
+    corners = _patches(warp.inside, step)
     if len(corners) < 4:
         raise InputError("infrared and visible hardly overlap: expected a nearer start (--start)")
     surfaces: Any = 0.0
     weights: Any = 0.0
-    for ir, vi in levels:
-        moving = edges(_warped(ir, places)[0], step.soft, inside)
+    for pair in pairs:
+        moving = edges(warp(pair.ir), step.soft, warp.shown)
         moving = np.pad(moving, ((step.reach,) * 2, (step.reach,) * 2, (0, 0)))
-        still = edges(_resized(vi, small), step.soft)
+        still = pair.still(small, step.soft)
         found = [_score(moving, still, corner, step) for corner in corners]
         surfaces = surfaces + np.stack([surface * weight for surface, weight in found])
         weights = weights + np.asarray([weight for _, weight in found])
     centres = np.asarray(corners, np.float64) + (step.patch - 1) / 2
-    field = _Field(
-        centres[inside[tuple(np.rint(centres[:, ::-1]).astype(int).T)]].mean(axis=0), small, step.degree
+    field = Field(
+        centres[warp.inside[tuple(np.rint(centres[:, ::-1]).astype(int).T)]].mean(axis=0), small, step.degree
     )
     basis = field.basis(centres)
-    values = _agreed(surfaces / float(weights.max()), basis, step.reach)
-    score = _sampled(surfaces, basis @ values + step.reach).sum() / max(float(weights.sum()), 1e-9)
-    return _moved(here, field, values, inside).scaled(calibration.vi_size, calibration.ir_size), float(score)
+    values = agreed(surfaces / float(weights.max()), basis)
+    score = sampled(surfaces, basis @ values + step.reach).sum() / max(float(weights.sum()), 1e-9)
+    return _moved(here, field, values, warp.inside).scaled(calibration.vi_size, calibration.ir_size), float(
+        score
+    )
 
 
 def _patches(inside: NDArray[np.bool_], step: Step) -> list[tuple[int, int]]:
@@ -313,94 +373,23 @@ def _score(moving: Floats, still: Floats, corner: tuple[int, int], step: Step) -
     """Correlation of a visible patch with infrared at every displacement, (2·reach + 1) squared, and how much the
     patch has to say: the strength of its edges. `moving` is padded by the reach."""
     (x, y), size, reach = corner, step.patch, step.reach
-    template = np.ascontiguousarray(still[y : y + size, x : x + size])
+    template = still[y : y + size, x : x + size]
     window = moving[y : y + size + 2 * reach, x : x + size + 2 * reach]
-    surface = cv2.matchTemplate(np.ascontiguousarray(window), template, cv2.TM_CCOEFF_NORMED)
+    surface = cv2.matchTemplate(window, template, cv2.TM_CCOEFF_NORMED)
     surface = np.where(np.isfinite(surface) & (np.abs(surface) <= 1.0001), surface, 0.0)
-    return np.asarray(surface, np.float32), float(template.std())
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Field:
-    """A smooth displacement of the visible plane: what a small change of a calibration does."""
-
-    middle: NDArray[np.float64]
-    """Pixels: about where the lens bends."""
-    size: Size
-    degree: int
-
-    def basis(self, points: Points) -> NDArray[np.float64]:
-        """(N, 2, terms): displacement of each point by each term of size 1, in pixels at the picture's edge."""
-        scale = self.size[0] / 2
-        x, y = ((points - self.middle) / scale).T
-        zero, one = np.zeros_like(x), np.ones_like(x)
-        bent = x * x + y * y
-        across = [one, zero, x, -y, y, x, x * x, x * y, x * bent]
-        down = [zero, one, y, x, x, -y, x * y, y * y, y * bent]
-        return np.stack([np.stack(across, axis=1), np.stack(down, axis=1)], axis=1)[
-            :, :, : _TERMS[self.degree]
-        ]
-
-
-def _agreed(surfaces: Floats, basis: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
-    """The field's terms at which the sum of all scores is highest, found on ever sharper scores."""
-    values = np.zeros(basis.shape[2])
-    for sigma in _SOFT:
-        soft = np.stack(
-            [cv2.GaussianBlur(s, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE) for s in surfaces]
-        )
-        damping = 1e-3
-        score = float(_sampled(soft, basis @ values + reach).sum())
-        for _ in range(30):
-            slope, curve = _shape(soft, basis @ values + reach)
-            normal = np.einsum("pit,pij,pjs->ts", basis, curve, basis)
-            pull = np.einsum("pit,pi->t", basis, slope)
-            normal += damping * (np.diag(np.diag(normal)) + 1e-6 * np.trace(normal) * np.eye(len(values)))
-            change = np.linalg.lstsq(normal, pull, rcond=None)[0]
-            change *= min(1.0, sigma / max(float(np.abs(basis @ change).max()), 1e-9))
-            better = float(_sampled(soft, basis @ (values + change) + reach).sum())
-            if better > score:
-                values, score, damping = values + change, better, damping / 3
-                if np.abs(basis @ change).max() < 5e-3:
-                    break
-            else:
-                damping *= 10
-                if damping > 1e5:
-                    break
-    return values
-
-
-def _sampled(surfaces: Floats, at: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each surface at its own place (N, 2), between the pixels; places beyond the border count as on it."""
-    last = surfaces.shape[1] - 1
-    x, y = np.clip(at, 0, last - 1e-6).T
-    i, j = np.floor(y).astype(int), np.floor(x).astype(int)
-    v, u, n = y - i, x - j, np.arange(len(surfaces))
-    top = surfaces[n, i, j] * (1 - u) + surfaces[n, i, j + 1] * u
-    bottom = surfaces[n, i + 1, j] * (1 - u) + surfaces[n, i + 1, j + 1] * u
-    return np.asarray(top * (1 - v) + bottom * v, np.float64)
-
-
-def _shape(surfaces: Floats, at: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Slope (N, 2) and downward curvature (N, 2, 2) there, the latter made positive."""
-    right, down = np.asarray([1.0, 0.0]), np.asarray([0.0, 1.0])
-    here = _sampled(surfaces, at)
-    e, w, s, n = (_sampled(surfaces, at + step) for step in (right, -right, down, -down))
-    diagonal = _sampled(surfaces, at + right + down) + _sampled(surfaces, at - right - down)
-    diagonal -= _sampled(surfaces, at + right - down) + _sampled(surfaces, at - right + down)
-    xx, yy, xy = 2 * here - e - w, 2 * here - s - n, -diagonal / 4
-    curve = np.stack([np.stack([xx, xy], axis=1), np.stack([xy, yy], axis=1)], axis=1)
-    values, vectors = np.linalg.eigh(curve)
-    curve = np.einsum("pik,pk,pjk->pij", vectors, np.maximum(values, 1e-6), vectors)
-    return np.stack([e - w, s - n], axis=1) / 2, curve
+    means, deviations = cv2.meanStdDev(template)
+    return np.asarray(surface, np.float32), math.sqrt(
+        float((means**2 + deviations**2).mean() - means.mean() ** 2)
+    )
 
 
 def _moved(
-    here: Calibration, field: _Field, values: NDArray[np.float64], inside: NDArray[np.bool_]
+    here: Calibration, field: Field, values: NDArray[np.float64], inside: NDArray[np.bool_]
 ) -> Calibration:
     """The calibration whose mapping is the old one after the field: exact but for what no lens of ours can do."""
     height, width = inside.shape
-    ys, xs = np.mgrid[0:height:8, 0:width:8]
+    apart = max(width // _ACROSS, 1)
+    ys, xs = np.mgrid[0:height:apart, 0:width:apart]
     points = np.column_stack([xs.ravel(), ys.ravel()]).astype(np.float64)
     points = points[inside[ys.ravel(), xs.ravel()]]
     targets = here.to_infrared(points + field.basis(points) @ values)

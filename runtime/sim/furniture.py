@@ -147,9 +147,10 @@ def _tree(lamps: tuple[Lamp, ...], tree: Tree, pinhole: Pinhole) -> Fixture | No
     for flat, (_, color, heat) in zip(stems, wood, strict=True):
         seen.polygon(flat, color)
         felt.polygon(flat, (heat,))
-    for k in range(count):
-        seen.polygon(pixels[k], (float(colors[k, 0]), float(colors[k, 1]), float(colors[k, 2])))
-        felt.polygon(pixels[k], (float(heats[k]),))
+    outlines = seen.fixed(pixels)  # and felt's: both boards lie around the same points
+    for outline, color, heat in zip(outlines, colors.tolist(), heats.tolist(), strict=True):
+        seen.fill(outline, color)
+        felt.fill(outline, (heat,))
     return Fixture(seen.patch(tree.z), felt.patch(tree.z))
 
 

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from benchmarks.results import (
     merge,
     write,
 )
+from runtime.sim import SimConfig
 
 VGA, SMALL = (480, 640), (264, 400)
 SLOW, FAST = "PyTorch eager", "onnxruntime"
@@ -276,13 +278,16 @@ def test_fitted_slope() -> None:
 
 def test_simulated_pictures(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.report_panels._SIMULATED", ((1, 3),))
+    # A small street and the small network: their making is what takes time.
+    monkeypatch.setattr("benchmarks.report_panels.SimConfig", partial(SimConfig, width=160, height=120))
     options = ["--out", str(files["out"]), "--results", str(files["results.json"]), "--simulated"]
+    options += ["--model", "lite"]
     assert main(["report", *options]) == 0
     found = Page((files["out"] / PAGE).read_text())
     assert [str(i["alt"]).split(":")[0] for i in found.images if "width" in i] == [
         "infrared",
         "visible",
-        "fused, ufuser",
+        "fused, lite",
     ]
 
 

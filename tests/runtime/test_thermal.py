@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as nps
 
 from runtime.errors import InputError
 from runtime.frame import Frame
-from runtime.sim import SimCamera, SimConfig
+from runtime.sim import Scene, SimCamera, SimConfig
 from runtime.thermal import ThermalConfig, ThermalPipeline
 
 TONES = ("linear", "plateau", "clahe", "fixed:500:6000")
@@ -69,9 +69,15 @@ def test_pixels_are_not_smoothed(street: np.ndarray) -> None:
 
 
 @cache
+def small_street() -> Scene:
+    """Takes half a second."""
+    return Scene(0, 160, 120)
+
+
+@cache
 def first_picture(bits: int) -> np.ndarray:
-    """Of a simulated camera; making its street takes half a second."""
-    return SimCamera(SimConfig("thermal", 160, 120, bits=bits)).frame(0)[0]
+    """Of a simulated camera."""
+    return SimCamera(SimConfig("thermal", 160, 120, bits=bits), small_street()).frame(0)[0]
 
 
 @pytest.mark.parametrize("bits", [8, 14, 16])
