@@ -137,22 +137,18 @@ def frames(kind: str, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     }[kind]
 
 
-@pytest.mark.parametrize(
-    ("kind", "height", "width"),
-    [(kind, 480, 640) for kind in ("black", "saturated", "noise")]
-    + [(kind, 1024, 1280) for kind in ("saturated", "noise")],  # black ones sum up to nothing at any size
-)
-def test_no_overflow_at_sizes_where_a_sum_of_squares_would(
-    networks: dict[str, Network], kind: str, height: int, width: int
-) -> None:
-    half = networks["fp16"](*frames(kind, height, width))
+@pytest.mark.parametrize("kind", ["black", "saturated", "noise"])
+def test_no_overflow_at_sizes_where_a_sum_of_squares_would(networks: dict[str, Network], kind: str) -> None:
+    ir, vi = frames(kind, 480, 640)
+    half, exact = (networks[name](ir, vi) for name in ("fp16", "fp32"))
     assert np.isfinite(half).all()
-    # Plain frames and noise are alike everywhere but at the border, which attention sees: one of 480x640 tells about.
-    exact = networks["fp32"](*frames(kind, 480, 640))
-    if height == 480:
-        assert np.abs(half - exact).max() < 0.01
-    else:
-        assert abs(float(middle(half)) - float(middle(exact))) < 0.03
+    assert np.abs(half - exact).max() < 0.01
+    if (
+        kind == "saturated"
+    ):  # the largest sums, at four times the size: what is plain is alike but at the border
+        large = networks["fp16"](*frames(kind, 1024, 1280))
+        assert np.isfinite(large).all()
+        assert abs(float(middle(large)) - float(middle(exact))) < 0.03
 
 
 def middle(picture: np.ndarray) -> np.floating:

@@ -71,26 +71,24 @@ def test_round_trip(tmp_path: Path, weights: State) -> None:
     assert os.listdir(tmp_path) == ["x.safetensors"]
 
 
-def test_import_through_the_command(reference: Path, tmp_path: Path) -> None:
-    """Once as it should be, once without a file, side by side."""
-
-    def start(release: Path, out: Path) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "train", "import", str(release), "--out", str(out)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
+def test_import_through_the_command(
+    reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A process of its own where it is as it should be."""
     release, out = reference / "ufuser_release_layout.pth", tmp_path / "x.safetensors"
-    fine, refused = start(release, out), start(tmp_path / "none.pth", tmp_path / "y.safetensors")
-    said, error = fine.communicate(timeout=600)
-    assert (fine.returncode, error) == (0, "")
-    assert "ufuser, 1,517,657 parameters" in said
+    command = [sys.executable, "-m", "train", "import", str(release), "--out", str(out)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ufuser, 1,517,657 parameters" in done.stdout
     content = torch.load(release, weights_only=True)
     content = content.get("model", content)
     state, metadata = read_checkpoint(out)
     assert same(state, {k.removeprefix("module."): v for k, v in content.items()})
     assert json.loads(metadata["notes"])["imported_from"] == "ufuser_release_layout.pth"
 
-    said, error = refused.communicate(timeout=600)
-    assert (refused.returncode, said) == (2, "")
+    assert main(["import", str(tmp_path / "none.pth"), "--out", str(tmp_path / "y.safetensors")]) == 2
+    said, error = capsys.readouterr()
+    assert said == ""
     assert error == f"error: no file {tmp_path / 'none.pth'}: expected a released checkpoint (.pth)\n"
     assert not (tmp_path / "y.safetensors").exists()
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,12 +47,6 @@ warmup = 1
 """
 
 
-def start(words: list[str]) -> subprocess.Popen[str]:
-    """The real command, in a process of its own; emma's runs so in `test_processes.py`."""
-    command = [sys.executable, "-m", "train", *words, "--threads", "1"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 def sensing(project: Path, target: str, *more: object) -> list[str]:
     recipe = project / f"sensing_{target}.toml"
     recipe.write_text(SENSING.replace("TARGET", target), encoding="utf-8")
@@ -84,11 +76,10 @@ def test_all_three_stages_from_two_folders_of_images(
     (project / "A_i.safetensors").unlink()
     (project / "A_v.safetensors").unlink()
 
-    process = start(sensing(project, "ir"))  # with all built-in fusers
+    assert main([*sensing(project, "ir"), "--threads", "1"]) == 0  # with all built-in fusers
+    said = capsys.readouterr().out
     fused = project / "data" / "vi"  # anything named like the pairs will do; beside it, one fuser
     assert main(sensing(project, "vi", "--pseudo", fused, "mean")) == 0
-    said, error = process.communicate(timeout=600)
-    assert process.returncode == 0, error
     assert "pseudo ground truth for 'ir': laplacian, wavelet, guided, mean" in said
     assert "tiny-sensing: pseudo_sensing, 12 examples to train on, 1 to validate" in said  # 3 pairs, 4 fusers
     assert sorted(p.name for p in (project / "ir" / "pseudo").iterdir()) == [
@@ -119,9 +110,6 @@ def test_all_three_stages_from_two_folders_of_images(
     shown = cv2.imread(str(project / "out" / "panel.png"), cv2.IMREAD_UNCHANGED)
     assert shown is not None
     assert shown.shape[1] == 5 * 400  # infrared, visible, fused, A_i f, A_v f
-    curve = cv2.imread(str(project / "ir" / "curve.png"))
-    assert curve is not None
-    assert curve.std() > 10
 
 
 def test_emma_interrupted_and_resumed_is_the_unbroken_run(

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from torch import nn
@@ -40,6 +41,9 @@ def test_two_processes_go_on_and_train_as_one_does(
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("best validation loss") == 1  # one of them speaks
     assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in one.iterdir())
+    curve = cv2.imread(str(out / "curve.png"))
+    assert curve is not None
+    assert curve.std() > 10  # drawn: in pytest's own process runs don't
     for row, expected in zip(log(out), log(one), strict=True):
         assert row == pytest.approx(expected, rel=1e-4)
     weights, found = (torch.load(k / "last.pt", weights_only=True)["average"] for k in (one, out))
