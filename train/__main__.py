@@ -62,8 +62,6 @@ def get_parser() -> argparse.ArgumentParser:
     sensing.set_defaults(run=run_sensing)
 
     emma = commands.add_parser("emma", help="train through A_i and A_v, with equivariance (EMMA, stage III)")
-    emma.add_argument("--sensing-ir", type=Path, metavar="A_i.safetensors")
-    emma.add_argument("--sensing-vi", type=Path, metavar="A_v.safetensors")
     emma.set_defaults(run=run_emma)
 
     distill = commands.add_parser("distill", help="train a small network on the pictures of a large one")
@@ -87,6 +85,9 @@ def get_parser() -> argparse.ArgumentParser:
     fnet = commands.add_parser("fnet", help="train FNet, with its inverse (stage 1) or alone (stage 2)")
     fnet.set_defaults(run=run_fnet)
 
+    for command in (emma, distill):
+        command.add_argument("--sensing-ir", type=Path, metavar="A_i.safetensors")
+        command.add_argument("--sensing-vi", type=Path, metavar="A_v.safetensors")
     for command in (direct, sensing, emma, distill, fnet, daefuse):
         _add_training_arguments(command)
     return parser
@@ -159,19 +160,27 @@ def run_emma(args: argparse.Namespace) -> None:
     with _prepared(args, "emma") as setup:
         sensing = load_sensing_pair(args.sensing_ir, args.sensing_vi)
         objective = EmmaObjective(setup.recipe, sensing, setup.device, setup.share)
-        given = {"sensing_ir": args.sensing_ir, "sensing_vi": args.sensing_vi}
-        origin = {name: _digest(path) for name, path in given.items() if path is not None}
-        _train(setup, objective, setup.training, setup.validation, origin)
+        _train(setup, objective, setup.training, setup.validation, _sensing_digests(args))
+
+
+def _sensing_digests(args: argparse.Namespace) -> dict[str, object]:
+    given = {"sensing_ir": args.sensing_ir, "sensing_vi": args.sensing_vi}
+    return {name: _digest(path) for name, path in given.items() if path is not None}
 
 
 def run_distill(args: argparse.Namespace) -> None:
     """Have the teacher make its pictures, then train the student on them."""
     from .distill import DistillObjective, Lessons, find_teacher, learning_data
+    from .emma import frozen, load_sensing_pair
     from .processes import first_alone
 
     with _prepared(args, "distill") as setup:
         recipe = setup.recipe.distill
         assert recipe is not None  # that is what _prepared checked
+        modules = frozen(
+            load_sensing_pair(args.sensing_ir, args.sensing_vi) or (), setup.recipe, setup.device
+        )
+        objective = DistillObjective(recipe, setup.recipe.loss, setup.share, modules)
         teacher, digest = find_teacher(args.teacher)
         folder = args.lessons or args.out / "lessons"
         lessons = Lessons(folder, setup.recipe, teacher, digest, setup.device)
@@ -179,8 +188,8 @@ def run_distill(args: argparse.Namespace) -> None:
             training = lessons.write(setup.training, recipe.variants, setup.say)
             validation = lessons.write(setup.validation, 1, setup.say)
         online = replace(setup, recipe=replace(setup.recipe, data=learning_data(setup.recipe.data)))
-        objective = DistillObjective(recipe, setup.recipe.loss, setup.share)
-        _train(online, objective, training, validation, {"teacher": digest})
+        origin = {"teacher": digest} | _sensing_digests(args)
+        _train(online, objective, training, validation, origin)
 
 
 def run_daefuse(args: argparse.Namespace) -> None:

@@ -52,13 +52,27 @@ class TaughtExample:
 class DistillObjective:
     """A student against its teacher's picture, and against the sources by the terms that the recipe weighs.
 
-    The first image is infrared, the second visible and, as its second channel, the teacher's picture.
+    The first image is infrared, the second visible and, as its second channel, the teacher's picture. `sensing` are
+    EMMA's A_i and A_v, frozen, where the recipe weighs what they see in the student's picture.
     """
 
-    def __init__(self, recipe: DistillRecipe, direct: LossRecipe, share: Share = ALONE) -> None:
+    def __init__(
+        self,
+        recipe: DistillRecipe,
+        direct: LossRecipe,
+        share: Share = ALONE,
+        sensing: tuple[Network, ...] = (),
+    ) -> None:
+        if bool(recipe.sensing) != bool(sensing):
+            raise InputError(
+                f"[distill] 'sensing' is {recipe.sensing:g} and "
+                f"{'modules are' if sensing else 'no module is'} given: expected --sensing-ir and --sensing-vi "
+                "where it is above 0, and only there"
+            )
         self._recipe = recipe
         self._share = share
         self._direct = DirectLoss(direct)
+        self._sensing = sensing
 
     def train(self, network: Network, first: Tensor, second: Tensor, rng: np.random.Generator) -> Terms:
         return self._terms(network, first, second, rng, self._share)[0]
@@ -85,6 +99,8 @@ class DistillObjective:
             shaken = [x + noise_like(x, self._recipe.shake, rng, share) for x in (ir, vi)]
             gain = noise_passed_on(fused, network(*shaken), self._recipe.shake)
             terms["steady"] = self._recipe.steady * gain
+        for name, module, source in zip(("sensing_ir", "sensing_vi"), self._sensing, (ir, vi), strict=False):
+            terms[name] = self._recipe.sensing * (module(fused) - source).abs().mean()
         weights = vars(self._direct.recipe)
         if any(weights[name] for name in ("intensity", "gradient", "ssim")):
             terms |= {k: v for k, v in self._direct(fused, ir, vi).items() if weights[k]}

@@ -3,6 +3,7 @@ imaging is equivariant (Zhao et al., "Equivariant Multi-Modality Image Fusion", 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,14 @@ def freeze(network: nn.Module, device: torch.device) -> nn.Module:
     return moved.eval().requires_grad_(False)
 
 
+def frozen(sensing: Sequence[nn.Module], recipe: Recipe, device: torch.device) -> tuple[Network, ...]:
+    """Pseudo-sensing modules to look through, for images of any size, in the recipe's precision."""
+    return tuple(
+        at_any_size(in_precision(freeze(a, device), recipe.optim.precision, device), shape_multiple(a))
+        for a in sensing
+    )
+
+
 class EmmaObjective:
     """Eq. (4) with weights and options of the recipe, plus the direct terms that it asks for.
 
@@ -56,10 +65,7 @@ class EmmaObjective:
         self._group = TransformationGroup(recipe.transforms)
         direct = recipe.loss
         self._direct = DirectLoss(direct) if direct.intensity or direct.gradient or direct.ssim else None
-        self._sensing: tuple[Network, ...] = tuple(
-            at_any_size(in_precision(freeze(a, device), recipe.optim.precision, device), shape_multiple(a))
-            for a in sensing or ()
-        )
+        self._sensing = frozen(sensing or (), recipe, device)
 
     def train(self, network: Network, first: Tensor, second: Tensor, rng: np.random.Generator) -> Terms:
         return self._terms(network, first, second, rng, self._share)[0]

@@ -105,6 +105,7 @@ class DistillRecipe:
     )
     steady: float = 0.0  # of how much of the sources' noise passes on to its own picture (`noise_passed_on`)
     shake: float = 0.02  # that noise's standard deviation, in [0, 1] units
+    sensing: float = 0.0  # of L1 between each source and what A_i or A_v sees in the student's picture
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,7 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "gradient": (0, math.inf),
         "energy": (0, math.inf),
         "steady": (0, math.inf),
+        "sensing": (0, math.inf),
         "shake": (1e-4, 1),
     },
     "transforms": {"count": (1, 64), "shifts": (0, 64), "rotations": (0, 64), "reflections": (0, 3)},

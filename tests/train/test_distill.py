@@ -183,6 +183,20 @@ def test_steadiness_is_how_much_noise_passes_on() -> None:
     assert shares[0] != shares[1]
 
 
+def test_what_sensing_modules_see_in_the_students_picture() -> None:
+    """EMMA's L1 between each source and its module's picture, none of the terms of weight 0 computed."""
+    ir, vi, taught = torch.rand(3, 2, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    second, direct = torch.cat((vi, taught), 1), LossRecipe(intensity=0, gradient=0, ssim=0)
+    modules = (lambda f: 2 * f - vi, lambda f: torch.zeros_like(f))
+    objective = DistillObjective(DistillRecipe(sensing=0.5), direct, ALONE, modules)
+    terms = objective.train(Mean(), ir, second, np.random.default_rng(0))
+    assert terms["sensing_ir"] < 1e-6
+    assert torch.isclose(terms["sensing_vi"], vi.mean() / 2)
+    for weight, given in ((0.5, ()), (0.0, modules)):
+        with pytest.raises(InputError, match="expected --sensing-ir and --sensing-vi where it is above 0"):
+            DistillObjective(DistillRecipe(sensing=weight), direct, ALONE, given)
+
+
 def test_a_run_from_the_command_line_and_its_resumption(
     student: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,9 +228,14 @@ def test_a_run_from_the_command_line_and_its_resumption(
     [
         (["--teacher", "nobody"], "--teacher nobody: expected one of "),
         (["--teacher", "missing.safetensors"], "no checkpoint missing.safetensors"),
+        (["--sensing-ir", "A_i.safetensors"], "expected both --sensing-ir and --sensing-vi"),
+        (
+            ["--sensing-ir", "A_i.safetensors", "--sensing-vi", "A_v.safetensors"],
+            "no checkpoint A_i.safetensors",
+        ),
     ],
 )
-def test_bad_teachers_are_refused_before_anything_is_written(
+def test_bad_teachers_and_modules_are_refused_before_anything_is_written(
     student: Path, more: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words(student, "--out", student / "run", *more)) == 2
