@@ -131,11 +131,11 @@ class Lite(nn.Module):
     def __init__(
         self,
         patch: int = 4,
-        width: int = 32,
-        depth: int = 6,
+        width: int = 24,
+        depth: int = 4,
         fine: int = 0,
         head: str = "lifted",
-        separable: bool = True,
+        separable: bool = False,
         statistic: bool = True,
         branches: bool = True,
     ) -> None:
