@@ -101,6 +101,8 @@ def _at_setting(results: Results, size: Size, threads: int) -> Table:
     references = sorted({run.error.reference for run in runs if run.error})
     counts = sorted({len(run.samples_ms) for run in runs})
     notes = [f"{' or '.join(map(str, counts))} repetitions each."]
+    if len({run.run for run in runs}) > 1:
+        notes.append("A row for each run that a contender was timed in; ratios are of one run's turns.")
     notes += [f"Error against {reference}." for reference in references]
     return Table(f"Latency at {as_text(size)}, {threads_text(threads)}", head, tuple(rows), tuple(notes))
 

@@ -86,6 +86,8 @@ def test_ratios_are_of_contenders_that_took_turns() -> None:
     assert sorted(ratios[:2]) == ["", "3.00×"], "one of the first two was alone in its run"
     assert ratios[2:] == ["3.00×", "1.00×", "1.00×"]
     assert "5 or 7 repetitions each." in table.notes
+    assert any("A row for each run" in note for note in table.notes)
+    assert not any("A row for each run" in note for note in latency_tables(rows[0])[0].notes)
 
 
 def given(tmp_path: Path) -> dict[str, Path]:
