@@ -152,7 +152,7 @@ def test_engines_agree_and_keep_single_precision() -> None:
     """A CPU with bfloat16 must not be used so unasked: it is 54 dB off, a hundred times this tolerance."""
     pytest.importorskip("openvino")
     rng = np.random.default_rng(5)
-    fused = {name: Fuser.open("ufuser", name, threads=1) for name in CPU_ENGINES}
+    fused = {name: Fuser.open("lite", name, threads=1) for name in CPU_ENGINES}
     for size in ((64, 96), (41, 67), (64, 96)):
         ir, vi = (rng.random(size, np.float32) for _ in range(2))
         answers = [fuser.fuse(ir, vi) for fuser in fused.values()]

@@ -28,7 +28,6 @@ from train.trainer import Run, Trainer
 
 RECIPES = Path(train.__file__).parent / "recipes"
 EVERY = sorted(RECIPES.rglob("*.toml"))
-SMALL = {"crop": 32, "margin": 0}
 NO_RESTORMER = {"global_blocks": [0, 0, 0, 0], "local_blocks": [7, 7, 7, 8]}
 NO_RESIDUAL = {"global_blocks": [1, 2, 1, 2], "local_blocks": [0, 0, 0, 0]}
 
@@ -91,7 +90,8 @@ def test_every_recipe_trains_a_step(path: Path, project: Path) -> None:
     recipe = dataclasses.replace(
         recipe,
         network=network,
-        data=dataclasses.replace(recipe.data, **SMALL),  # type: ignore[arg-type]
+        # A pseudo-sensing module halves four times, and its norms need more than one place.
+        data=dataclasses.replace(recipe.data, crop=32 if recipe.sensing else 16, margin=0),
         optim=dataclasses.replace(recipe.optim, batch=1),
         emma=recipe.emma and dataclasses.replace(recipe.emma, equivariant_batch=0),
     )
