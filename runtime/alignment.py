@@ -290,11 +290,17 @@ def warp_map(calibration: Calibration) -> NDArray[np.float64]:
     return places.reshape(height, width, 2)
 
 
-def _apply(homography: Matrix, points: Points) -> Points:
-    """Points through a homography; far outside for what would lie behind the camera."""
+def homogeneous(homography: Matrix, points: Points) -> tuple[NDArray[np.float64], ...]:
+    """(N, 2) points through a homography, not yet divided: across, down and depth, N each."""
     # Written out: a product of so narrow a matrix takes NumPy thirty times as long.
     x, y = points[:, 0], points[:, 1]
     across, down, depth = (a * x + b * y + c for a, b, c in homography)
+    return across, down, depth
+
+
+def _apply(homography: Matrix, points: Points) -> Points:
+    """Points through a homography; far outside for what would lie behind the camera."""
+    across, down, depth = homogeneous(homography, points)
     behind = ~(depth > 1e-9)
     depth[behind] = 1.0
     placed = np.stack([across / depth, down / depth], axis=1)

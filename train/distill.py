@@ -93,8 +93,6 @@ class DistillObjective:
             "level": self._recipe.level * off.abs().mean(),
             "detail": self._recipe.gradient * sobel(off).abs().mean(),  # the gradient is linear
         }
-        if self._recipe.energy:
-            terms["energy"] = self._recipe.energy * energy_distance(fused, taught)
         if self._recipe.steady:
             shaken = [x + noise_like(x, self._recipe.shake, rng, share) for x in (ir, vi)]
             gain = noise_passed_on(fused, network(*shaken), self._recipe.shake)
@@ -105,22 +103,6 @@ class DistillObjective:
         if any(weights[name] for name in ("intensity", "gradient", "ssim")):
             terms |= {k: v for k, v in self._direct(fused, ir, vi).items() if weights[k]}
         return terms, fused
-
-
-def energy_distance(fused: Tensor, taught: Tensor) -> Tensor:
-    """L1 between how much detail and contrast the pictures have, each as a whole.
-
-    Of B×1×H×W: mean and root mean square of the gradients' lengths, and the standard deviation. Pixel by pixel, the
-    best guess of a small network is softer and flatter than the picture it was taught: this asks for as much
-    detail as the teacher's, wherever exactly it lies.
-    """
-
-    def amounts(x: Tensor) -> Tensor:
-        square = sobel(x).square().sum(1)
-        length = (square + 1e-6).sqrt().mean((1, 2))
-        return torch.stack((length, (square.mean((1, 2)) + 1e-6).sqrt(), x.std((1, 2, 3))))
-
-    return (amounts(fused) - amounts(taught)).abs().sum(0).mean()
 
 
 def noise_like(x: Tensor, sigma: float, rng: np.random.Generator, share: Share) -> Tensor:

@@ -100,9 +100,6 @@ class DistillRecipe:
     variants: int = 4  # pictures of each pair that the teacher answers to: itself, the rest with other tones
     level: float = 1.0  # weight of L1 to the teacher's picture
     gradient: float = 1.0  # and of L1 to its Sobel gradients
-    energy: float = (
-        0.0  # and to how much detail and contrast it has: what L1 leaves too soft (`energy_distance`)
-    )
     steady: float = 0.0  # of how much of the sources' noise passes on to its own picture (`noise_passed_on`)
     shake: float = 0.02  # that noise's standard deviation, in [0, 1] units
     sensing: float = 0.0  # of L1 between each source and what A_i or A_v sees in the student's picture
@@ -210,7 +207,6 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "variants": (1, 1000),
         "level": (0, math.inf),
         "gradient": (0, math.inf),
-        "energy": (0, math.inf),
         "steady": (0, math.inf),
         "sensing": (0, math.inf),
         "shake": (1e-4, 1),

@@ -153,7 +153,7 @@ def warping_error(
         )
     if counted == 0:
         raise NoFlowError(
-            "no pixel of the visible stream has consistent flow; the warping error of such a video means"
+            "no pixel of the guiding (visible) stream has consistent flow; the warping error of such a video means"
             " nothing: give consecutive frames of one scene"
         )
     return WarpingError(total / counted, counted / pixels)

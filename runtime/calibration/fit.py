@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.alignment import Calibration, Lens, Matrix, Points, Residual, Size
+from runtime.alignment import Calibration, Lens, Matrix, Points, Residual, Size, homogeneous
 from runtime.errors import InputError
 
 FEWEST, FEWEST_FOR_LENS = 4, 8
@@ -169,8 +169,7 @@ class _Model:
         return _Model(np.append(values[:8], 1.0).reshape(3, 3), lens, self.bend)
 
     def place(self, ideal_vi: Points) -> Points:
-        x, y = ideal_vi[:, 0], ideal_vi[:, 1]
-        across, down, depth = (a * x + b * y + c for a, b, c in self.homography)
+        across, down, depth = homogeneous(self.homography, ideal_vi)
         flat = np.stack([across / depth, down / depth], axis=1)
         return flat if self.lens is None else self.lens.real(flat)
 

@@ -18,8 +18,7 @@ from train.checkpoint import save_checkpoint
 from train.models import create
 
 # Every scale, and both branches. What the number of blocks decides (operations, nodes, parameters of the whole network)
-# is tested without tracing, or by the shipped file; the whole network is traced once, in half precision
-# (`test_precision.py`).
+# is tested without tracing, or by the shipped file: no test traces the whole U-Fuser, which takes most of a minute.
 FEW_BLOCKS = {"global_blocks": [0, 0, 0, 1], "local_blocks": [1, 1, 1, 0]}
 
 

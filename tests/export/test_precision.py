@@ -445,12 +445,16 @@ def test_other_networks_go_through_the_same_path(
 
 def test_a_network_that_no_int8_serves_is_told_so(pictures: Path) -> None:
     model = network()
-    grouped = next(n for n in model.graph.node if n.name == "node_grouped")
-    for node in model.graph.node:  # the layers that would be, reading another that is not
-        if node.op_type in int8.QUANTIZED and node.name.removeprefix("node_") in int8.quantizable(network()):
-            node.op_type = "Conv"
-            node.input[1] = grouped.input[1]
-            node.attribute.extend(a for a in grouped.attribute if a.name == "group")
+    del model.graph.node[:]
+    pads = {"pads": [1, 1, 1, 1]}
+    model.graph.node.extend(
+        [
+            helper.make_node("Concat", ["ir", "vi"], ["both"], axis=1),
+            helper.make_node("Conv", ["both", "first.weight"], ["wide"], "node_first", **pads),
+            helper.make_node("Conv", ["wide", "grouped.weight"], ["deep"], "node_grouped", group=8, **pads),
+            helper.make_node("Conv", ["deep", "last.weight"], ["fused"], "node_last"),
+        ]
+    )
     with pytest.raises(InputError, match="no layer of this network gains by INT8"):
         int8.quantize(model, calibration(pictures), "cpu", 38.0, lambda line: None)
 

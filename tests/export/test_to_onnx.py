@@ -15,6 +15,7 @@ import onnxruntime
 import pytest
 import torch
 
+from export.fidelity import compare, onnx_network, synthetic_samples, torch_network
 from export.rewrite import rewrite
 from export.to_onnx import count_macs, get_parser, main, parity
 from export.to_onnx import export as run_export
@@ -59,6 +60,14 @@ def test_the_shipped_file_is_of_the_whole_network_and_no_larger_than_it_need_be(
     assert notes["parameters"] == "1517657"
     assert 0 < float(notes["macs_per_pixel"]) * 264 * 400 <= 8.9e9
     assert len(shipped.graph.node) <= 1090  # docs/speed.md: why no fewer
+
+
+@pytest.mark.parametrize("model", ["ufuser", "lite", "fnet"])
+def test_the_shipped_file_answers_as_its_checkpoint(model: str) -> None:
+    network, _ = load_model(ROOT / "train" / "weights" / f"{model}.safetensors")
+    shipped = onnx_network((ROOT / "runtime" / "weights" / f"{model}.onnx").read_bytes())
+    found = compare(torch_network(network), shipped, synthetic_samples([(1, 48, 64)]))
+    assert found.largest < 1e-4, found
 
 
 def test_no_machine_path_is_left_in_the_file(export: SimpleNamespace) -> None:

@@ -16,7 +16,6 @@ from train.data import PatchSampler, as_float, find_pairs, read_grey
 from train.distill import (
     DistillObjective,
     Lessons,
-    energy_distance,
     find_teacher,
     learning_data,
 )
@@ -258,14 +257,3 @@ def test_shipped_weights_are_found_by_name() -> None:
     model, digest = find_teacher("ufuser")
     assert type(model).__name__ == "UFuser"
     assert len(digest) == 64
-
-
-def test_the_energy_sees_softness_and_not_where_detail_lies() -> None:
-    generator = torch.Generator().manual_seed(0)
-    taught = 0.3 + 0.4 * torch.rand(2, 1, 64, 64, generator=generator)
-    other = 0.3 + 0.4 * torch.rand(2, 1, 64, 64, generator=generator)
-    soft = torch.nn.functional.avg_pool2d(taught, 3, 1, 1, count_include_pad=False)
-    assert energy_distance(taught, taught) == 0
-    assert energy_distance(other, taught) < 0.2 * energy_distance(soft, taught)
-    dull = 0.5 + 0.5 * (taught - 0.5)
-    assert energy_distance(dull, taught) > 0.05
