@@ -1,4 +1,4 @@
-"""``python -m benchmarks <subcommand>``: every subcommand is a module with ``add_parser`` and ``run``."""
+"""``ufuser bench <subcommand>``: every subcommand is a module with ``add_parser`` and ``run``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks import (
+from ufuser.benchmarks import (
     calibration,
     compare,
     cost_command,
@@ -18,17 +18,17 @@ from benchmarks import (
     stream,
     video,
 )
-from benchmarks.quality import command as quality
-from runtime.errors import InputError
-from runtime.pipes import ends_with_its_reader
-from train.errors import InputError as TrainingInputError
+from ufuser.benchmarks.quality import command as quality
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.pipes import ends_with_its_reader
+from ufuser.train.errors import InputError as TrainingInputError
 
 BAD_INPUT = 2
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line; each subcommand sets ``run``, a function of the arguments to an exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure fusion networks.")
+    parser = argparse.ArgumentParser(prog="ufuser bench", description="Measure fusion networks.")
     subparsers = parser.add_subparsers(title="subcommands", required=True, metavar="SUBCOMMAND")
     for subcommand in (
         quality,
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = args.run(args)
     except (InputError, TrainingInputError) as error:
-        print(f"python -m benchmarks: {error}", file=sys.stderr)
+        print(f"ufuser bench: {error}", file=sys.stderr)
         return BAD_INPUT
     return code
 

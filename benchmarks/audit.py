@@ -1,7 +1,7 @@
 """Printed costs beside recomputed ones: which figures cannot be what they are called, and why.
 
 Everything recomputed here is counted now: the published networks by PyTorch's counter on their definitions, the
-deployed ones by `benchmarks.cost` on their ONNX graphs.
+deployed ones by `ufuser.benchmarks.cost` on their ONNX graphs.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
-
-from benchmarks import published
-from benchmarks.cost import cost_of
-from benchmarks.results import Audited
-from benchmarks.sizes import Size, parse_size
+from ufuser.benchmarks import published
+from ufuser.benchmarks.cost import cost_of
+from ufuser.benchmarks.results import Audited
+from ufuser.benchmarks.sizes import Size, parse_size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,8 +55,8 @@ def audit(models: Sequence[tuple[str, Path]], sizes: Sequence[Size]) -> list[Aud
             the printed one; there is no printed figure for others.
         sizes: where; other sizes than the table's are compared with the printed figure scaled by the pixels.
     """
-    from train.models.fnet import FNet
-    from train.models.ufuser import UFuser
+    from ufuser.train.models.fnet import FNet
+    from ufuser.train.models.ufuser import UFuser
 
     rows: list[Audited] = []
     defined = {

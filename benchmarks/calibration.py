@@ -1,4 +1,4 @@
-"""`python -m benchmarks calibration`: how near `ufuser calibrate` comes where the truth is known.
+"""`ufuser bench calibration`: how near `ufuser calibrate` comes where the truth is known.
 
 `sim`: two simulated cameras, whose geometry is exact. `pairs`: registered real pictures, of which infrared is moved by
 a known random homography and cut to its middle, as a camera of a narrower view, mounted off, would give it. `offset`:
@@ -19,19 +19,18 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.alignment import Aligner, Calibration, Matrix, Points, Size
-from runtime.calibration.fit import Start, fit
-from runtime.calibration.grab import Wish, grab_frames, grab_pairs
-from runtime.calibration.offset import Recording, find_offset
-from runtime.calibration.refine import refine, rough_start
-from runtime.errors import InputError
-from runtime.files import write_bytes
-from runtime.images import as_uint8, read_image
-from runtime.pairing import Side
-from runtime.sim import SimConfig
-from runtime.sim.geometry import seen_by_other
-from runtime.sources import pictures_in
+from ufuser.runtime.alignment import Aligner, Calibration, Matrix, Points, Size
+from ufuser.runtime.calibration.fit import Start, fit
+from ufuser.runtime.calibration.grab import Wish, grab_frames, grab_pairs
+from ufuser.runtime.calibration.offset import Recording, find_offset
+from ufuser.runtime.calibration.refine import refine, rough_start
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import write_bytes
+from ufuser.runtime.images import as_uint8, read_image
+from ufuser.runtime.pairing import Side
+from ufuser.runtime.sources import pictures_in
+from ufuser.simulation import SimConfig
+from ufuser.simulation.geometry import seen_by_other
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
 LOST = 5.0

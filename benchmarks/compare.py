@@ -1,4 +1,4 @@
-"""`python -m benchmarks compare A.json B.json`: what became slower beyond the noise measured in both."""
+"""`ufuser bench compare A.json B.json`: what became slower beyond the noise measured in both."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
-from benchmarks.results import Latency, Results, read
-from benchmarks.sizes import as_text
+from ufuser.benchmarks.results import Latency, Results, read
+from ufuser.benchmarks.sizes import as_text
 
 _BLOCKS = 8
 _SMALLEST_BLOCK = 3

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto
-
-from benchmarks.cost_rules import VIEWS, macs
-from benchmarks.shapes import Shape, known, load, with_shapes
-from runtime.errors import InputError
+from ufuser.benchmarks.cost_rules import VIEWS, macs
+from ufuser.benchmarks.shapes import Shape, known, load, with_shapes
+from ufuser.runtime.errors import InputError
 
 _BITS: dict[int, int] = {
     TensorProto.FLOAT: 32,

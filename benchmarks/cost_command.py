@@ -1,4 +1,4 @@
-"""`python -m benchmarks cost`: what the networks cost, printed beside recomputed."""
+"""`ufuser bench cost`: what the networks cost, printed beside recomputed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import published
-from benchmarks.audit import PARAMETERS, TOLERANCE, audit, weights_used
-from benchmarks.cost import GraphCost, cost_of
-from benchmarks.results import Audited, Cost, OperatorShare, Results, write
-from benchmarks.sizes import Size, as_text, parse_size, parse_sizes
-from runtime.files import require_writable
-from runtime.models import find_model
+from ufuser.benchmarks import published
+from ufuser.benchmarks.audit import PARAMETERS, TOLERANCE, audit, weights_used
+from ufuser.benchmarks.cost import GraphCost, cost_of
+from ufuser.benchmarks.results import Audited, Cost, OperatorShare, Results, write
+from ufuser.benchmarks.sizes import Size, as_text, parse_size, parse_sizes
+from ufuser.runtime.files import require_writable
+from ufuser.runtime.models import find_model
 
 _MIB = 1 << 20
 _WIDTH = 116

@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from math import prod
 
 from onnx import NodeProto, helper
-
-from benchmarks.shapes import Shape
-from runtime.errors import InputError
+from ufuser.benchmarks.shapes import Shape
+from ufuser.runtime.errors import InputError
 
 VIEWS = frozenset(("DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"))
 """Operators that need no memory of their own beside their first input's."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks energy`: millijoules a fused frame, what the machine draws when idle subtracted.
+"""`ufuser bench energy`: millijoules a fused frame, what the machine draws when idle subtracted.
 
 Two meters are known: the INA3221 of Jetson boards, through the kernel's hwmon files, and NVIDIA's management
 library for desktop GPUs. Elsewhere there is nothing to read, and that is said.
@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-
-from benchmarks.results import Energy, Results, write
-from benchmarks.sizes import Size, as_text, parse_size
-from runtime.errors import InputError
-from runtime.files import require_writable
+from ufuser.benchmarks.results import Energy, Results, write
+from ufuser.benchmarks.sizes import Size, as_text, parse_size
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import require_writable
 
 HWMON = Path("/sys/class/hwmon")
 WHOLE_MODULE = "VDD_IN"
@@ -251,7 +250,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measured(args: argparse.Namespace, meter: Meter, size: Size) -> Energy:
-    from runtime import Fuser
+    from ufuser import Fuser
 
     fuser = Fuser.open(args.model, args.engine, args.threads)
     if "CPU" in fuser.engine.name and not meter.sees_cpu:

@@ -1,6 +1,6 @@
-"""`python -m benchmarks latency`: the runtime beside its peers, in one run.
+"""`ufuser bench latency`: the runtime beside its peers, in one run.
 
-Every contender is a process of its own (`benchmarks.worker`); repetitions are interleaved pair by pair
+Every contender is a process of its own (`ufuser.benchmarks.worker`); repetitions are interleaved pair by pair
 (A B C A B C), so that a machine's drift hits all alike, and a ratio is taken within each turn.
 """
 
@@ -21,18 +21,17 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from benchmarks import results
-from benchmarks.operators import operator_times
-from benchmarks.quality.command import listed_names
-from benchmarks.quality.folder import match, read_sources
-from benchmarks.results import Error, Latency, Results
-from benchmarks.sizes import Size, as_text, parse_sizes
-from benchmarks.worker import COMPILED, EAGER, PEERS, PLAIN, SIMPLE, Spec, spec_argument
-from export.onnx_file import add_metadata, load_onnx, metadata_of
-from runtime.errors import InputError
-from runtime.models import find_model
-from runtime.progress import Progress
+from ufuser.benchmarks import results
+from ufuser.benchmarks.operators import operator_times
+from ufuser.benchmarks.quality.command import listed_names
+from ufuser.benchmarks.quality.folder import match, read_sources
+from ufuser.benchmarks.results import Error, Latency, Results
+from ufuser.benchmarks.sizes import Size, as_text, parse_sizes
+from ufuser.benchmarks.worker import COMPILED, EAGER, PEERS, PLAIN, SIMPLE, Spec, spec_argument
+from ufuser.export.onnx_file import add_metadata, load_onnx, metadata_of
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.models import find_model
+from ufuser.runtime.progress import Progress
 
 TITLES = {
     EAGER: "PyTorch eager",
@@ -157,7 +156,7 @@ class Worker:
     def start(cls, spec: Spec, stack: ExitStack) -> Worker:
         """Start it and wait until it has fused its first pair. Raises InputError with its reason."""
         began = time.perf_counter()
-        command = [sys.executable, "-m", "benchmarks.worker", spec_argument(spec)]
+        command = [sys.executable, "-m", "ufuser.benchmarks.worker", spec_argument(spec)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         stack.enter_context(process)
         stack.callback(process.kill)
@@ -239,8 +238,8 @@ def _errors(workers: Sequence[Worker], folder: Path) -> dict[int, Error]:
 
 def _plain_export(checkpoint: Path, folder: Path) -> Path:
     """The network as it was trained, exported without rewrites."""
-    from export.to_onnx import SHAPE_MULTIPLE, trace
-    from train.checkpoint import load_model
+    from ufuser.export.to_onnx import SHAPE_MULTIPLE, trace
+    from ufuser.train.checkpoint import load_model
 
     print("exporting the network without rewrites (a minute or two) …", file=sys.stderr, flush=True)
     model, origin = load_model(checkpoint)

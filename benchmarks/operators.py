@@ -8,12 +8,11 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-
-from benchmarks.results import OperatorTimes
-from benchmarks.sizes import Size
-from benchmarks.worker import Spec
-from runtime.errors import InputError
-from runtime.models import find_model
+from ufuser.benchmarks.results import OperatorTimes
+from ufuser.benchmarks.sizes import Size
+from ufuser.benchmarks.worker import Spec
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.models import find_model
 
 RUNS = 5
 """Profiled; one more comes before and is left out."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks peak`: how fast this machine convolves and copies at best, and what a model reaches of it.
+"""`ufuser bench peak`: how fast this machine convolves and copies at best, and what a model reaches of it.
 
 A roofline needs measured roofs: the fastest stack of plain 3×3 convolutions that an engine runs here, and the
 fastest copy of arrays that no cache holds.
@@ -20,8 +20,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-
-from benchmarks.results import (
+from ufuser.benchmarks.results import (
     ConvolutionPeak,
     CopyPeak,
     Cost,
@@ -31,9 +30,9 @@ from benchmarks.results import (
     read,
     write,
 )
-from benchmarks.sizes import as_text
-from runtime.errors import InputError
-from runtime.files import require_writable
+from ufuser.benchmarks.sizes import as_text
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import require_writable
 
 LAYERS = (
     (32, 240, 320),

@@ -1,4 +1,4 @@
-"""`python -m benchmarks report --out DIR`: results as one HTML page that needs nothing else, and a Markdown twin."""
+"""`ufuser bench report --out DIR`: results as one HTML page that needs nothing else, and a Markdown twin."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.quality.command import listed_names
-from benchmarks.results import merge, read, read_quality
-from runtime.errors import InputError
+from ufuser.benchmarks.quality.command import listed_names
+from ufuser.benchmarks.results import merge, read, read_quality
+from ufuser.runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from benchmarks.report_panels import Panel
+    from ufuser.benchmarks.report_panels import Panel
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     tables = tuple(read_quality(Path(file), name) for name, file in _named(args.quality, "--quality").items())
     results = merge([read(path) for path in args.results])
     results = replace(results, quality=(*results.quality, *tables))
-    from benchmarks.report_page import PAGE, TWIN, write_report  # loads Matplotlib
+    from ufuser.benchmarks.report_page import PAGE, TWIN, write_report  # loads Matplotlib
 
     write_report(args.out, results, _panels(args))
     print(f"{args.out / PAGE}\n{args.out / TWIN}")
@@ -67,7 +67,7 @@ def _panels(args: argparse.Namespace) -> list[Panel]:
         raise InputError("--ir and --vi: expected both folders or none")
     if args.ir is None and (args.fused or args.list):
         raise InputError("--fused and --list show pictures of folders: expected --ir and --vi too")
-    from benchmarks.report_panels import from_folders, simulated
+    from ufuser.benchmarks.report_panels import from_folders, simulated
 
     shown = simulated(args.model) if args.simulated else []
     if args.ir is not None:

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
-
-from benchmarks.report_panels import Panel, Picture
-from benchmarks.report_plots import Plot, plots
-from benchmarks.report_tables import (
+from ufuser.benchmarks.report_panels import Panel, Picture
+from ufuser.benchmarks.report_plots import Plot, plots
+from ufuser.benchmarks.report_tables import (
     Table,
     common_setting,
     cost_tables,
@@ -23,9 +22,9 @@ from benchmarks.report_tables import (
     quality_table,
     roofline_table,
 )
-from benchmarks.results import Results
-from runtime.errors import InputError
-from runtime.files import make_folder, write_bytes
+from ufuser.benchmarks.results import Results
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import make_folder, write_bytes
 
 PAGE, TWIN, FIGURES = "report.html", "report.md", "figures"
 _TEMPLATES = Path(__file__).parent / "templates"

@@ -10,10 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from benchmarks.quality.folder import match
-from runtime.images import as_uint8, read_image
-from runtime.sim import SimCamera, SimConfig
+from ufuser.benchmarks.quality.folder import match
+from ufuser.runtime.images import as_uint8, read_image
+from ufuser.simulation import SimCamera, SimConfig
 
 _WIDEST = 640
 _QUALITY = 88
@@ -41,7 +40,7 @@ class Panel:
 
 def simulated(model: str) -> list[Panel]:
     """Two moments of simulated streets, fused by a model: nothing of it is anybody's."""
-    from runtime import Fuser
+    from ufuser import Fuser
 
     fuser = Fuser.open(model)
     panels = []
@@ -66,9 +65,9 @@ def from_folders(
         model: shipped model or ONNX file.
 
     Raises:
-        InputError: see `benchmarks.quality.folder.match`.
+        InputError: see `ufuser.benchmarks.quality.folder.match`.
     """
-    from runtime import Fuser
+    from ufuser import Fuser
 
     pairs, _ = match(ir, vi, fused, names)
     if names is None:

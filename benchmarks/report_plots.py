@@ -14,10 +14,9 @@ import matplotlib.ticker
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-
-from benchmarks.peak import Reached, reached
-from benchmarks.results import Latency, OperatorTimes, Quality, Results
-from benchmarks.sizes import Size, as_text, threads_text
+from ufuser.benchmarks.peak import Reached, reached
+from ufuser.benchmarks.results import Latency, OperatorTimes, Quality, Results
+from ufuser.benchmarks.sizes import Size, as_text, threads_text
 
 _WIDTH, _HEIGHT = 4.8, 3.5  # inches; a phone shows 4.8 in about as wide as it is
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#444444", "#8c564b")

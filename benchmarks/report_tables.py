@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks import published
-from benchmarks.audit import TOLERANCE, weights_used
-from benchmarks.peak import reached
-from benchmarks.report_plots import alike, label
-from benchmarks.results import Audited, Latency, Quality, Results
-from benchmarks.sizes import Size, as_text, parse_size, threads_text
+from ufuser.benchmarks import published
+from ufuser.benchmarks.audit import TOLERANCE, weights_used
+from ufuser.benchmarks.peak import reached
+from ufuser.benchmarks.report_plots import alike, label
+from ufuser.benchmarks.results import Audited, Latency, Quality, Results
+from ufuser.benchmarks.sizes import Size, as_text, parse_size, threads_text
 
 EAGER = "PyTorch eager"
 _USUAL = (480, 640)

@@ -1,7 +1,7 @@
 """What was measured, as JSON with a schema: the commands write it, `compare` and `report` read it.
 
 One file holds one machine's results; sections that a command did not measure are empty. The JSON Schema of it,
-`docs/benchmarks/results.schema.json`, is written by `python -m benchmarks schema`.
+`docs/benchmarks/results.schema.json`, is written by `ufuser bench schema`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from typing import Any
 
 import msgspec
 import numpy as np
-
-from runtime.errors import InputError
-from runtime.files import write_bytes
-from runtime.machine import Machine, versions
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import write_bytes
+from ufuser.runtime.machine import Machine, versions
 
 SCHEMA = 1
 """Raised with every change that a reader of older files would misread."""
@@ -117,7 +116,7 @@ class OperatorShare:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a graph costs at one size, by `benchmarks.cost`."""
+    """What a graph costs at one size, by `ufuser.benchmarks.cost`."""
 
     model: str
     size: tuple[int, int]
@@ -176,7 +175,7 @@ class CopyPeak:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """A table of `python -m benchmarks quality --json`, with the data set's name."""
+    """A table of `ufuser bench quality --json`, with the data set's name."""
 
     dataset: str
     conventions: dict[str, Any]
@@ -257,11 +256,11 @@ def read(path: Path) -> Results:
 
 
 def read_quality(path: Path, dataset: str) -> Quality:
-    """The JSON of `python -m benchmarks quality`. Raises InputError for anything else."""
+    """The JSON of `ufuser bench quality`. Raises InputError for anything else."""
     try:
         found = msgspec.json.decode(_bytes(path), type=_QualityFile)
     except (msgspec.ValidationError, msgspec.DecodeError) as e:
-        raise InputError(f"{path} is not what `python -m benchmarks quality --json` writes: {e}") from None
+        raise InputError(f"{path} is not what `ufuser bench quality --json` writes: {e}") from None
     return Quality(
         dataset,
         found.conventions,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtime.errors import InputError
+from ufuser.runtime.errors import InputError
 
 Size = tuple[int, int]
 """Height and width in pixels."""

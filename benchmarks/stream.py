@@ -1,4 +1,4 @@
-"""`python -m benchmarks stream`: a whole stream, decoding and encoding included, beside its model alone.
+"""`ufuser bench stream`: a whole stream, decoding and encoding included, beside its model alone.
 
 Both run the same engine on the same pictures, in turns (A B A B), so that a machine's drift hits both alike; the
 ratio is taken round by round.
@@ -18,14 +18,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import InputError
-from runtime.files import write_bytes
-from runtime.fuser import Fuser
-from runtime.machine import Machine, versions
-from runtime.sinks import VideoSink
-from runtime.sources import open_pair
-from runtime.streaming.options import StreamOptions
-from runtime.streaming.session import session
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import write_bytes
+from ufuser.runtime.fuser import Fuser
+from ufuser.runtime.machine import Machine, versions
+from ufuser.runtime.sinks import VideoSink
+from ufuser.runtime.sources import open_pair
+from ufuser.runtime.streaming.options import StreamOptions
+from ufuser.runtime.streaming.session import session
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

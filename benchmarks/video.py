@@ -1,4 +1,4 @@
-"""``python -m benchmarks video``: how steady models are on a pair of videos, side by side."""
+"""``ufuser bench video``: how steady models are on a pair of videos, side by side."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+from ufuser.benchmarks.quality import table
+from ufuser.benchmarks.quality.steadiness import grid_energy, noise_gain
+from ufuser.benchmarks.quality.video import NoFlowError, flicker, warping_error
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.models import find_model
+from ufuser.runtime.progress import Progress
+from ufuser.runtime.sources import VideoSource
 
-from benchmarks.quality import table
-from benchmarks.quality.steadiness import grid_energy, noise_gain
-from benchmarks.quality.video import NoFlowError, flicker, warping_error
-from runtime import Fuser
-from runtime.errors import InputError
-from runtime.models import find_model
-from runtime.progress import Progress
-from runtime.sources import VideoSource
+from ufuser import Fuser
 
 Grey = npt.NDArray[np.uint8]
 PERIODS = (2, 4, 8)

@@ -1,7 +1,7 @@
-"""A process that holds one contender and times it on request: `python -m benchmarks.worker SPEC`.
+"""A process that holds one contender and times it on request: `python -m ufuser.benchmarks.worker SPEC`.
 
 Contenders share no process, so that neither the waiting threads of one nor its memory disturb another. The
-parent (`benchmarks.latency`) writes a request a line, the worker answers with a line of JSON:
+parent (`ufuser.benchmarks.latency`) writes a request a line, the worker answers with a line of JSON:
 
     time I          fuse pair I, or the batch that begins there: {"seconds": …}
     picture I FILE  write what it makes of it, float32 in [0, 1], as .npy: {}
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from runtime.engines import Engine
+    from ufuser.runtime.engines import Engine
 
 Image = NDArray[Any]
 Fuse = Callable[[Image, Image], Image]
@@ -68,7 +68,7 @@ def load(spec: Spec) -> Fuse:
         return _simple(spec)
     if spec.kind in (EAGER, COMPILED):
         return _torch(spec)
-    from runtime import Fuser
+    from ufuser import Fuser
 
     engine = "onnxruntime" if spec.kind == PLAIN else spec.name
     fuser = Fuser.open(spec.model, engine, spec.threads, spec.cpu_precision)
@@ -101,8 +101,7 @@ def _batched(engine: Engine) -> Fuse:
 def _torch(spec: Spec) -> Fuse:
     """The network as it was trained, not rewritten; reading in and writing out as the runtime does."""
     import torch
-
-    from train.checkpoint import load_model
+    from ufuser.train.checkpoint import load_model
 
     torch.set_num_threads(spec.threads)
     network, _ = load_model(Path(spec.model))
@@ -123,8 +122,7 @@ def _torch(spec: Spec) -> Fuse:
 
 def _simple(spec: Spec) -> Fuse:
     import cv2
-
-    from benchmarks.quality.baselines import BASELINES
+    from ufuser.benchmarks.quality.baselines import BASELINES
 
     cv2.setNumThreads(spec.threads)
     one = BASELINES[spec.kind]
@@ -185,8 +183,8 @@ def spec_argument(spec: Spec) -> str:
 
 def main(argv: list[str]) -> int:
     """Entry point. An InputError becomes the answer {"error": …}."""
-    from runtime.errors import InputError
-    from train.errors import InputError as TrainingInputError
+    from ufuser.runtime.errors import InputError
+    from ufuser.train.errors import InputError as TrainingInputError
 
     spec = Spec(**json.loads(argv[0]))
     try:

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-import runtime
+import ufuser
 
 Box = tuple[int, int, int, int]
 """Left, top, width, height."""
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     detect = hog() if args.detector == "hog" else motion()
     seen = 0
-    for fused in runtime.stream(ir=args.ir, vi=args.vi, model=args.model, engine=args.engine):
+    for fused in ufuser.stream(ir=args.ir, vi=args.vi, model=args.model, engine=args.engine):
         # A picture of one camera alone is still worth looking at; an old one is not.
         if "stale" in fused.flags:
             continue

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-
-from train.data import Pair, as_float, find_pairs, read_grey
-from train.errors import InputError
+from ufuser.train.data import Pair, as_float, find_pairs, read_grey
+from ufuser.train.errors import InputError
 
 Image = NDArray[np.float32]
 Network = Callable[[Image, Image], Image]

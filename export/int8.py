@@ -22,10 +22,9 @@ from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from tqdm import tqdm
-
-from export.fidelity import Difference, Image, Sample, compare, onnx_network, psnr, real_samples
-from train.data import Pair, as_float, read_grey
-from train.errors import InputError
+from ufuser.export.fidelity import Difference, Image, Sample, compare, onnx_network, psnr, real_samples
+from ufuser.train.data import Pair, as_float, read_grey
+from ufuser.train.errors import InputError
 
 TARGETS = ("cpu", "tensorrt")
 QUANTIZED = ("Conv", "ConvTranspose")
@@ -100,7 +99,7 @@ def quantize(
     """An INT8 (QDQ) copy of an fp32 model.
 
     Args:
-        model: as `export.to_onnx.trace` gives it.
+        model: as `ufuser.export.to_onnx.trace` gives it.
         calibration: pairs for the ranges and for judging.
         target: `cpu`: unsigned activations, weights of 7 bits, because the 8-bit products of processors
             without VNNI instructions saturate; `tensorrt`: symmetric, 8 bits, biases in float, outputs left

@@ -1,7 +1,7 @@
 """Which parts of a network half precision breaks: each float32 island taken away, each other part made one.
 
-Run as `python -m export.islands CHECKPOINT --pairs DIR`. Half precision as a GPU's tensor cores have it, on any CPU:
-the result of every operator is rounded to 16 bits, products are summed in float32.
+Run as `python -m ufuser.export.islands CHECKPOINT --pairs DIR`. Half precision as a GPU's tensor cores have it, on any
+CPU: the result of every operator is rounded to 16 bits, products are summed in float32.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-
-from export.fidelity import (
+from ufuser.export.fidelity import (
     MULTIPLE,
     Difference,
     Image,
@@ -30,14 +29,14 @@ from export.fidelity import (
     real_samples,
     torch_network,
 )
-from export.precision import ISLANDS, PSNR_FLOOR, Float32Island, to_half
-from export.rewrite import rewrite
-from export.rewrite_fnet import DeployedFNet
-from runtime.engines.profiles import Extent
-from runtime.errors import InputError as RuntimeInputError
-from runtime.pipes import ends_with_its_reader
-from train.checkpoint import load_model
-from train.errors import InputError
+from ufuser.export.precision import ISLANDS, PSNR_FLOOR, Float32Island, to_half
+from ufuser.export.rewrite import rewrite
+from ufuser.export.rewrite_fnet import DeployedFNet
+from ufuser.runtime.engines.profiles import Extent
+from ufuser.runtime.errors import InputError as RuntimeInputError
+from ufuser.runtime.pipes import ends_with_its_reader
+from ufuser.train.checkpoint import load_model
+from ufuser.train.errors import InputError
 
 _PRODUCTS = ("convolution", "mm", "bmm", "addmm", "baddbmm")
 
@@ -185,8 +184,8 @@ def _middle(sample: Sample, height: int, width: int) -> Sample:
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line, apart from its execution."""
-    parser = argparse.ArgumentParser(prog="python -m export.islands", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="safetensors written by `python -m train`")
+    parser = argparse.ArgumentParser(prog="python -m ufuser.export.islands", description=__doc__)
+    parser.add_argument("checkpoint", type=Path, help="safetensors written by `python -m ufuser.train`")
     parser.add_argument("--pairs", type=Path, required=True, metavar="DIR", help="real pairs, DIR/ir, DIR/vi")
     parser.add_argument(
         "--list", type=Path, metavar="FILE", help="of --pairs, those named here, a stem a line"

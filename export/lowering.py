@@ -12,8 +12,7 @@ from pathlib import Path
 
 import onnx
 from torch import nn
-
-from export.fidelity import (
+from ufuser.export.fidelity import (
     PARITY_SHAPES,
     Difference,
     compare,
@@ -23,9 +22,9 @@ from export.fidelity import (
     synthetic_samples,
     torch_network,
 )
-from export.onnx_file import add_metadata
-from export.precision import PSNR_FLOOR
-from train.errors import InputError
+from ufuser.export.onnx_file import add_metadata
+from ufuser.export.precision import PSNR_FLOOR
+from ufuser.train.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def _int8(
     proto: onnx.ModelProto, lowering: Lowering, say: Callable[[str], None]
 ) -> tuple[onnx.ModelProto, Difference]:
     """The quantised graph with its error and what was left in float in the metadata."""
-    from export import int8  # with ONNX Runtime's quantisation tools, which take seconds to import
+    from ufuser.export import int8  # with ONNX Runtime's quantisation tools, which take seconds to import
 
     assert lowering.pairs is not None  # by `Lowering.check`
     pairs = pairs_in(lowering.pairs, None)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-from runtime.errors import InputError
+from ufuser.runtime.errors import InputError
 
 
 def load_onnx(path: Path) -> tuple[bytes, onnx.ModelProto]:

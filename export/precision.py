@@ -11,12 +11,11 @@ import copy
 from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
-
-from export.rewrite_daefuse import DepthwiseGramAttention
-from export.rewrite_lite import SubtractedStatistic
-from export.rewrite_ufuser import GramAttention, Standardise
-from train.errors import InputError
-from train.models.ufuser import ChannelAttention, ChannelLayerNorm
+from ufuser.export.rewrite_daefuse import DepthwiseGramAttention
+from ufuser.export.rewrite_lite import SubtractedStatistic
+from ufuser.export.rewrite_ufuser import GramAttention, Standardise
+from ufuser.train.errors import InputError
+from ufuser.train.models.ufuser import ChannelAttention, ChannelLayerNorm
 
 PRECISIONS = ("fp32", "fp16", "int8")
 PSNR_FLOOR = {"fp16": 60.0, "int8": 38.0}
@@ -77,7 +76,7 @@ ISLANDS: Mapping[type[nn.Module], Callable[..., nn.Module]] = {
     SubtractedStatistic: Float32Island,
     nn.Sigmoid: Float32End,
 }
-"""What stays in float32, and how. `python -m export.islands` shows what each is worth to a network."""
+"""What stays in float32, and how. `python -m ufuser.export.islands` shows what each is worth to a network."""
 
 
 def to_half(

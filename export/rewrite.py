@@ -9,15 +9,14 @@ from __future__ import annotations
 import copy
 
 from torch import nn
-
-from export.rewrite_daefuse import rewrite_daefuse
-from export.rewrite_fnet import DeployedFNet
-from export.rewrite_lite import rewrite_lite
-from export.rewrite_ufuser import rewrite_ufuser
-from train.models.daefuse import DAEFuse
-from train.models.fnet import FNet
-from train.models.lite import Lite
-from train.models.ufuser import UFuser
+from ufuser.export.rewrite_daefuse import rewrite_daefuse
+from ufuser.export.rewrite_fnet import DeployedFNet
+from ufuser.export.rewrite_lite import rewrite_lite
+from ufuser.export.rewrite_ufuser import rewrite_ufuser
+from ufuser.train.models.daefuse import DAEFuse
+from ufuser.train.models.fnet import FNet
+from ufuser.train.models.lite import Lite
+from ufuser.train.models.ufuser import UFuser
 
 
 def rewrite(model: nn.Module) -> nn.Module:

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from export.rewrite_ufuser import GramAttention, Standardise
-from train.models.daefuse import (
+from ufuser.export.rewrite_ufuser import GramAttention, Standardise
+from ufuser.train.models.daefuse import (
     CELL,
     GRID,
     CrossFusion,
@@ -25,7 +24,7 @@ from train.models.daefuse import (
     TransformerBlock,
     cell_means,
 )
-from train.models.ufuser import ChannelLayerNorm
+from ufuser.train.models.ufuser import ChannelLayerNorm
 
 
 def _matrix(conv: nn.Conv1d | nn.Conv2d) -> Tensor:

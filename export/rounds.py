@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-from export.fidelity import Image, synthetic_pair
+from ufuser.export.fidelity import Image, synthetic_pair
 
 _WARM_UP = 2
 

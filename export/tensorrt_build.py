@@ -15,13 +15,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.tensorrt_plan import Plan
-from runtime.engines import INPUTS
-from runtime.engines.cuda import Device, import_tensorrt
-from runtime.engines.manifest import DeviceFacts, Manifest, manifest_path
-from runtime.engines.tensorrt import collecting_logger
-from runtime.errors import InputError
-from runtime.files import make_folder, require_writable, write_bytes
+from ufuser.export.tensorrt_plan import Plan
+from ufuser.runtime.engines import INPUTS
+from ufuser.runtime.engines.cuda import Device, import_tensorrt
+from ufuser.runtime.engines.manifest import DeviceFacts, Manifest, manifest_path
+from ufuser.runtime.engines.tensorrt import collecting_logger
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import make_folder, require_writable, write_bytes
 
 if TYPE_CHECKING:
     import tensorrt as trt

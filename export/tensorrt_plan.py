@@ -12,13 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import onnx
-
-from export.onnx_file import load_onnx, metadata_of
-from export.tensorrt_operators import refused
-from runtime.engines import INPUTS, OUTPUT
-from runtime.engines.manifest import DeviceFacts, engine_folder, engine_key, manifest_path
-from runtime.engines.profiles import Profile, check_profiles
-from runtime.errors import InputError
+from ufuser.export.onnx_file import load_onnx, metadata_of
+from ufuser.export.tensorrt_operators import refused
+from ufuser.runtime.engines import INPUTS, OUTPUT
+from ufuser.runtime.engines.manifest import DeviceFacts, engine_folder, engine_key, manifest_path
+from ufuser.runtime.engines.profiles import Profile, check_profiles
+from ufuser.runtime.errors import InputError
 
 _QUANTIZED_ZERO = {onnx.TensorProto.UINT8: "uint8", onnx.TensorProto.INT8: "int8"}
 

@@ -24,18 +24,17 @@ import onnxruntime
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-
-from export.fidelity import PARITY_SHAPES, synthetic_pair
-from export.lowering import Lowering, lower
-from export.onnx_file import add_metadata
-from export.precision import PRECISIONS, to_half
-from export.rewrite import rewrite
-from export.rewrite_fnet import thresholds, with_parts
-from export.simplify import constant_reshapes
-from runtime.pipes import ends_with_its_reader
-from train.checkpoint import load_model, write_atomically
-from train.errors import InputError
-from train.models.fnet import FNet
+from ufuser.export.fidelity import PARITY_SHAPES, synthetic_pair
+from ufuser.export.lowering import Lowering, lower
+from ufuser.export.onnx_file import add_metadata
+from ufuser.export.precision import PRECISIONS, to_half
+from ufuser.export.rewrite import rewrite
+from ufuser.export.rewrite_fnet import thresholds, with_parts
+from ufuser.export.simplify import constant_reshapes
+from ufuser.runtime.pipes import ends_with_its_reader
+from ufuser.train.checkpoint import load_model, write_atomically
+from ufuser.train.errors import InputError
+from ufuser.train.models.fnet import FNet
 
 SHAPE_MULTIPLE = 8
 TOLERANCE = 1e-4
@@ -88,9 +87,9 @@ def trace(model: nn.Module, opset: int) -> onnx.ModelProto:
 
 
 def _converted(model: nn.Module, opset: int, decompose: bool) -> onnx.ModelProto:
-    """PyTorch's export as it comes; decomposing takes as long as all the rest (see `export.translations`)."""
+    """PyTorch's export as it comes; decomposing takes as long as all the rest (see `ufuser.export.translations`)."""
     # With ONNX Script, which takes a second to import.
-    from export.translations import TRANSLATIONS, as_it_is, without_cached_shapes
+    from ufuser.export.translations import TRANSLATIONS, as_it_is, without_cached_shapes
 
     parts: tuple[str, ...] = getattr(model, "part_names", ())
     height, width = (SHAPE_MULTIPLE * torch.export.Dim(n, min=2, max=1024) for n in ("hf", "wf"))
@@ -155,7 +154,7 @@ def export(
     """Export a checkpoint of ours.
 
     Args:
-        checkpoint: safetensors written by `python -m train`.
+        checkpoint: safetensors written by `python -m ufuser.train`.
         out: ONNX file to write; published whole or not at all.
         model_name: the model that the checkpoint must hold; None takes what it says.
         opset: ONNX opset, 18 to 20.
@@ -248,7 +247,7 @@ def get_parser() -> argparse.ArgumentParser:
         prog="ufuser-export", description="Export a trained checkpoint to ONNX and check it against PyTorch."
     )
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="safetensors written by `python -m train`"
+        "--checkpoint", type=Path, required=True, help="safetensors written by `python -m ufuser.train`"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
     parser.add_argument("--model", help="the model that the checkpoint must hold (default: what it says)")

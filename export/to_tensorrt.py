@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from export.tensorrt_build import adopt, build, find_device, up_to_date
-from export.tensorrt_plan import BuildFlags, Plan, describe, kept_place, make_plan
-from runtime.engines.manifest import DeviceFacts, Manifest
-from runtime.engines.profiles import Extent, Profile
-from runtime.errors import InputError
-from runtime.files import write_bytes
-from runtime.pipes import ends_with_its_reader
+from ufuser.export.tensorrt_build import adopt, build, find_device, up_to_date
+from ufuser.export.tensorrt_plan import BuildFlags, Plan, describe, kept_place, make_plan
+from ufuser.runtime.engines.manifest import DeviceFacts, Manifest
+from ufuser.runtime.engines.profiles import Extent, Profile
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import write_bytes
+from ufuser.runtime.pipes import ends_with_its_reader
 
 _DEFAULT = Profile(Extent(1, 256, 320), Extent(1, 480, 640), Extent(1, 1080, 1920))
 

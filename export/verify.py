@@ -15,8 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-
-from export.fidelity import (
+from ufuser.export.fidelity import (
     Difference,
     Image,
     Sample,
@@ -26,20 +25,20 @@ from export.fidelity import (
     synthetic_samples,
     torch_network,
 )
-from export.onnx_file import load_onnx
-from export.precision import PSNR_FLOOR
-from export.rounds import Timing, time_rounds
-from runtime.contact_sheet import Row, contact_sheet
-from runtime.engines import ENGINES, Engine, open_engine
-from runtime.engines.manifest import Manifest
-from runtime.engines.profiles import Extent
-from runtime.errors import InputError
-from runtime.files import require_writable
-from runtime.images import write_image
-from runtime.models import find_model
-from runtime.pipes import ends_with_its_reader
-from train.checkpoint import load_model
-from train.errors import InputError as TrainInputError
+from ufuser.export.onnx_file import load_onnx
+from ufuser.export.precision import PSNR_FLOOR
+from ufuser.export.rounds import Timing, time_rounds
+from ufuser.runtime.contact_sheet import Row, contact_sheet
+from ufuser.runtime.engines import ENGINES, Engine, open_engine
+from ufuser.runtime.engines.manifest import Manifest
+from ufuser.runtime.engines.profiles import Extent
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import require_writable
+from ufuser.runtime.images import write_image
+from ufuser.runtime.models import find_model
+from ufuser.runtime.pipes import ends_with_its_reader
+from ufuser.train.checkpoint import load_model
+from ufuser.train.errors import InputError as TrainInputError
 
 LARGEST = 1e-4  # absolute difference allowed to a float32 network by default
 _SIZES = ("1x64x64", "1x72x104", "1x240x320")

@@ -16,9 +16,8 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.errors import InputError
-from runtime.files import write_bytes
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import write_bytes
 
 Points = NDArray[np.float64]
 """(N, 2) pixels: x, y."""

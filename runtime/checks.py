@@ -129,9 +129,8 @@ def check_default_path() -> Check:
     name, group = "Fusing with the shipped model", "default path"
     try:
         import numpy as np
-
-        from runtime.fuser import Fuser
-        from runtime.models import AUTO
+        from ufuser.runtime.fuser import Fuser
+        from ufuser.runtime.models import AUTO
 
         fuser = Fuser.open(AUTO, threads=1)
         ramp = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (64, 1))

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.engines import Image
-from runtime.errors import InputError
-from runtime.fuser import SMALLEST, Fuser
-from runtime.models import find_model
+from ufuser.runtime.engines import Image
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.fuser import SMALLEST, Fuser
+from ufuser.runtime.models import find_model
 
 PARTS = ("unique_ir", "common", "unique_vi")
 """What each adds to the fused picture, B×1×H×W, in the order of the paper's figures."""
@@ -89,7 +88,7 @@ def explain(model: str | Path, ir: NDArray[Any], vi: NDArray[Any], threads: int 
 
 
 class PartsEngine:
-    """An `Engine` (see `runtime.engines`) on the CPU by ONNX Runtime that keeps what lies inside the graph, too."""
+    """An `Engine` (see `ufuser.runtime.engines`) on the CPU by ONNX Runtime that keeps inner tensors."""
 
     def __init__(self, model: Path, threads: int | None) -> None:
         try:

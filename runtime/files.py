@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from runtime.errors import InputError
+from ufuser.runtime.errors import InputError
 
 
 class Unfinished:

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.color import luma, with_chroma_of
-from runtime.engines import Engine, Image, open_engine
-from runtime.errors import InputError
-from runtime.models import AUTO, find_model, fitting
+from ufuser.runtime.color import luma, with_chroma_of
+from ufuser.runtime.engines import Engine, Image, open_engine
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.models import AUTO, find_model, fitting
 
 SMALLEST = 16
 _FULL = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
@@ -37,8 +36,8 @@ class Fuser:
 
         Args:
             model: name of a shipped model, or the path of an ONNX file written by `ufuser-export`; `auto` is the
-                shipped one that fits the engine (`runtime.models.fitting`), which the attribute `model` names.
-            engine: one of `runtime.engines.ENGINES`, or `auto` for the fastest that is installed.
+                shipped one that fits the engine (`ufuser.runtime.models.fitting`), which the attribute `model` names.
+            engine: one of `ufuser.runtime.engines.ENGINES`, or `auto` for the fastest that is installed.
             threads: CPU threads; None takes one per physical core.
             cpu_precision: `fp32`, or `bf16` with OpenVINO on a CPU that has it: about twice as fast, less exact.
             shared: other threads need the CPU at the same time, to decode and encode (see `open_engine`).

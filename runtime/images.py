@@ -10,9 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.errors import InputError
-from runtime.files import write_bytes
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import write_bytes
 
 READABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 WRITABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")

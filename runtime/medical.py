@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.color import luma
-from runtime.errors import InputError
+from ufuser.runtime.color import luma
+from ufuser.runtime.errors import InputError
 
 _SPREAD = 1 / 32
 """Between a pixel's channels, of full scale: above it a pixel has colour. Coding of a grey picture stays below."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runtime.engines import GPU_ENGINES
-from runtime.errors import InputError
+from ufuser.runtime.engines import GPU_ENGINES
+from ufuser.runtime.errors import InputError
 
 AUTO = "auto"
 """The model that fits what runs it: see `fitting`."""

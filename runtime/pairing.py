@@ -22,8 +22,8 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Literal
 
-from runtime.errors import InputError
-from runtime.frame import Frame
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import Frame
 
 Side = Literal["ir", "vi"]
 SIDES: tuple[Side, Side] = ("ir", "vi")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
-from runtime.errors import InputError
+from ufuser.runtime.errors import InputError
 
 T = TypeVar("T")
 

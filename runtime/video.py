@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.errors import InputError
+from ufuser.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -45,7 +44,7 @@ def require_video_suffix(path: Path) -> None:
 
 
 def open_writer(path: Path, size: tuple[int, int], fps: float) -> VideoWriter:
-    """An encoder for a suffix of `SUFFIXES`; what each does is told at `runtime.sinks.VideoSink`.
+    """An encoder for a suffix of `SUFFIXES`; what each does is told at `ufuser.runtime.sinks.VideoSink`.
 
     Args:
         path: file to write, not moved or removed by the writer.

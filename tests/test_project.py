@@ -12,20 +12,24 @@ ROOT = Path(__file__).resolve().parents[1]
 # What each room may import of ours (design: imports only run downwards).
 ROOMS = {
     "runtime": set(),
-    "train": set(),
+    "simulation": {"runtime"},
+    "train": {"runtime"},
     "export": {"train", "runtime"},
-    "benchmarks": {"train", "runtime", "export"},
+    "benchmarks": {"train", "runtime", "export", "simulation"},
 }
 
 
 def imported(path: Path) -> set[str]:
-    """Top-level names of every absolute import in a file, at whatever depth."""
+    """Rooms that a file imports anything of, at whatever depth."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
+            names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            found.add(node.module.partition(".")[0])
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        found |= {name.split(".")[1] for name in names if name.startswith("ufuser.")}
     return found
 
 

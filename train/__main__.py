@@ -1,4 +1,4 @@
-"""`python -m train import|direct|sensing|emma|daefuse`: bring in released weights, or train."""
+"""`python -m ufuser.train import|direct|sensing|emma|daefuse`: bring in released weights, or train."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # PyTorch is slow to import: only where a command needs it
 def get_parser() -> argparse.ArgumentParser:
     """The command line, apart from its execution."""
     parser = argparse.ArgumentParser(
-        prog="python -m train", description="Train fusion networks, import released ones."
+        prog="python -m ufuser.train", description="Train fusion networks, import released ones."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -252,7 +252,7 @@ def _prepared(args: argparse.Namespace, paradigm: str) -> Iterator[_Setup]:
     if paradigm_of(recipe) != paradigm:
         other = paradigm_of(recipe)
         raise InputError(
-            f"{args.recipe} is for `python -m train {other or 'direct'}`: expected one with"
+            f"{args.recipe} is for `python -m ufuser.train {other or 'direct'}`: expected one with"
             + (f" a section [{paradigm}]" if paradigm else f"out a section [{other}]")
         )
     torch.manual_seed(recipe.seed)

@@ -66,14 +66,16 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises InputError for a missing, broken or foreign file.
     """
     if not path.is_file():
-        raise InputError(f"no checkpoint {path}: expected a .safetensors file written by `python -m train`")
+        raise InputError(
+            f"no checkpoint {path}: expected a .safetensors file written by `python -m ufuser.train`"
+        )
     try:
         with safe_open(path, framework="pt") as f:
             metadata = dict(f.metadata() or {})
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - safe_open is no mapping
     except (SafetensorError, OSError) as e:
         hint = (
-            " (released .pth files come in by `python -m train import`)"
+            " (released .pth files come in by `python -m ufuser.train import`)"
             if path.suffix in (".pth", ".pt")
             else ""
         )

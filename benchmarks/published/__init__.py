@@ -16,7 +16,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
-from runtime.errors import InputError
+from ufuser.runtime.errors import InputError
 
 _FOLDER = Path(__file__).parent
 

@@ -1,4 +1,4 @@
-"""``python -m benchmarks quality``: a table of fusion methods on a folder of pairs."""
+"""``ufuser bench quality``: a table of fusion methods on a folder of pairs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.quality import ssim, table
-from benchmarks.quality.baselines import BASELINES
-from benchmarks.quality.folder import SUFFIXES, Fuse, Options, match, means, measure
-from runtime.errors import InputError
+from ufuser.benchmarks.quality import ssim, table
+from ufuser.benchmarks.quality.baselines import BASELINES
+from ufuser.benchmarks.quality.folder import SUFFIXES, Fuse, Options, match, means, measure
+from ufuser.runtime.errors import InputError
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -104,7 +104,7 @@ def _open_models(models: Sequence[str], folders: dict[str, Path]) -> dict[str, F
     opened: dict[str, Fuse] = {}
     if models:
         # Imported here: measuring pictures from files needs no inference engine.
-        from runtime import Fuser
+        from ufuser import Fuser
 
         for model in models:
             name = Path(model).stem if model.lower().endswith(".onnx") else model

@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-
-from benchmarks.quality.images import Image, as_grey, require_side
+from ufuser.benchmarks.quality.images import Image, as_grey, require_side
 
 
 def standard_deviation(fused: Image) -> float:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-
-from benchmarks.quality.images import Float, Image, as_grey, as_triple
+from ufuser.benchmarks.quality.images import Float, Image, as_grey, as_triple
 
 
 def _pearson(a: Float, b: Float) -> float:

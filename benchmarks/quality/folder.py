@@ -12,12 +12,11 @@ from typing import TypeAlias
 
 import cv2
 import numpy as np
-
-from benchmarks.quality import ssim
-from benchmarks.quality.baselines import BASELINES
-from benchmarks.quality.images import Grey, stretch
-from benchmarks.quality.registry import evaluate
-from runtime.errors import InputError
+from ufuser.benchmarks.quality import ssim
+from ufuser.benchmarks.quality.baselines import BASELINES
+from ufuser.benchmarks.quality.images import Grey, stretch
+from ufuser.benchmarks.quality.registry import evaluate
+from ufuser.runtime.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 # Pairs waiting per worker: enough to keep it busy, few enough to hold no more pictures than needed in memory.

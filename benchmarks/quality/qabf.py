@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-
-from benchmarks.quality.images import Float, Grey, Image, as_triple, require_side
+from ufuser.benchmarks.quality.images import Float, Grey, Image, as_triple, require_side
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ import math
 
 import cv2
 import numpy as np
-
-from benchmarks.quality.images import WHITE, Float, Grey, Image, as_triple, require_side
+from ufuser.benchmarks.quality.images import WHITE, Float, Grey, Image, as_triple, require_side
 
 # Contrast-sensitivity function: a difference of Gaussians over frequency, exp(−(r/F0)²) − A·exp(−(r/F1)²).
 F0, F1, A = 15.387, 1.3456, 0.7622

@@ -7,20 +7,19 @@ from functools import partial
 from typing import TypeAlias
 
 import numpy as np
-
-from benchmarks.quality import ssim
-from benchmarks.quality.contrast import average_gradient, spatial_frequency, standard_deviation
-from benchmarks.quality.fidelity import (
+from ufuser.benchmarks.quality import ssim
+from ufuser.benchmarks.quality.contrast import average_gradient, spatial_frequency, standard_deviation
+from ufuser.benchmarks.quality.fidelity import (
     correlation,
     mean_squared_error,
     peak_signal_to_noise_ratio,
     sum_of_correlations_of_differences,
 )
-from benchmarks.quality.images import Image, as_triple
-from benchmarks.quality.information import cross_entropy, entropy, mutual_information
-from benchmarks.quality.qabf import edge_preservation
-from benchmarks.quality.qcb import contrast_preservation
-from benchmarks.quality.vif import visual_information_fidelity
+from ufuser.benchmarks.quality.images import Image, as_triple
+from ufuser.benchmarks.quality.information import cross_entropy, entropy, mutual_information
+from ufuser.benchmarks.quality.qabf import edge_preservation
+from ufuser.benchmarks.quality.qcb import contrast_preservation
+from ufuser.benchmarks.quality.vif import visual_information_fidelity
 
 Metric: TypeAlias = Callable[[Image, Image, Image], float]
 

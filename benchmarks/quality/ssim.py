@@ -7,8 +7,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
-
-from benchmarks.quality.images import Float, Grey, Image, as_triple, require_side
+from ufuser.benchmarks.quality.images import Float, Grey, Image, as_triple, require_side
 
 K1, K2 = 0.01, 0.03
 GAUSSIAN_SIGMA = 1.5

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality.registry import METRICS, RANKED, mean_rank
-from runtime.errors import InputError
+from ufuser.benchmarks.quality.registry import METRICS, RANKED, mean_rank
+from ufuser.runtime.errors import InputError
 
 MEAN_RANK = "mean rank"
 

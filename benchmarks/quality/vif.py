@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-
-from benchmarks.quality.images import Float, Grey, Image, as_triple, require_side
+from ufuser.benchmarks.quality.images import Float, Grey, Image, as_triple, require_side
 
 WINDOWS = (17, 9, 5, 3)
 NOISE_VARIANCE = 2.0

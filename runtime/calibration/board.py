@@ -10,11 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.alignment import Calibration, Lens, Matrix, Points, Residual, Size
-from runtime.color import luma
-from runtime.errors import InputError
-from runtime.images import as_uint8
+from ufuser.runtime.alignment import Calibration, Lens, Matrix, Points, Residual, Size
+from ufuser.runtime.color import luma
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.images import as_uint8
 
 PATTERNS = ("chess", "circles")
 FEWEST = 5

@@ -7,10 +7,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.alignment import Aligner, Calibration
-from runtime.color import luma
-from runtime.contact_sheet import Layout, Row, contact_sheet
+from ufuser.runtime.alignment import Aligner, Calibration
+from ufuser.runtime.color import luma
+from ufuser.runtime.contact_sheet import Layout, Row, contact_sheet
 
 _SQUARES = 8
 """Across the picture."""

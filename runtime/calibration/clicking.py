@@ -9,10 +9,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.alignment import Points
-from runtime.errors import InputError
-from runtime.images import as_uint8
+from ufuser.runtime.alignment import Points
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.images import as_uint8
 
 _TITLE = "Click the same place left, then right | Z: undo | Enter: done | Esc: cancel"
 _GAP, _HEIGHT = 8, 720

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.alignment import Points, Size
-from runtime.calibration.features import Floats
+from ufuser.runtime.alignment import Points, Size
+from ufuser.runtime.calibration.features import Floats
 
 _SOFT = (4.0, 2.0, 1.0, 0.5)
 """Sigmas, in pixels, the scores are blurred with while the displacement closes in."""

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.alignment import Calibration, Lens, Matrix, Points, Residual, Size, homogeneous
-from runtime.errors import InputError
+from ufuser.runtime.alignment import Calibration, Lens, Matrix, Points, Residual, Size, homogeneous
+from ufuser.runtime.errors import InputError
 
 FEWEST, FEWEST_FOR_LENS = 4, 8
 _ROUNDS = 40

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from runtime import uri as uris
-from runtime.clock import Clock
-from runtime.errors import InputError
-from runtime.frame import Frame
-from runtime.images import as_uint8, read_image
-from runtime.pairing import SIDES, Pairer, PairingConfig, Side
-from runtime.sources import Status, kind_of, open_pair, pictures_in
-from runtime.sources.opening import Cameras
-from runtime.thermal import ThermalConfig, ThermalPipeline
+from ufuser.runtime import uri as uris
+from ufuser.runtime.clock import Clock
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.images import as_uint8, read_image
+from ufuser.runtime.pairing import SIDES, Pairer, PairingConfig, Side
+from ufuser.runtime.sources import Status, kind_of, open_pair, pictures_in
+from ufuser.runtime.sources.opening import Cameras
+from ufuser.runtime.thermal import ThermalConfig, ThermalPipeline
 
 _STREAMS = ("v4l2", "csi", "gst", "rtsp", "rtsps")
 _FILES = ("file", "folder")

@@ -13,13 +13,12 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.alignment import Aligner
-from runtime.calibration.features import level
-from runtime.errors import InputError
-from runtime.frame import Frame
-from runtime.pairing import Side
-from runtime.thermal.freeze import FreezeDetector
+from ufuser.runtime.alignment import Aligner
+from ufuser.runtime.calibration.features import level
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.pairing import Side
+from ufuser.runtime.thermal.freeze import FreezeDetector
 
 _SMALL = (160, 120)
 _TILES = (64, 48)

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from runtime.alignment import Points, Size
-from runtime.errors import InputError
+from ufuser.runtime.alignment import Points, Size
+from ufuser.runtime.errors import InputError
 
 COLUMNS = ("vi_x", "vi_y", "ir_x", "ir_y")
 _EXPECTED = f"expected CSV with the columns {','.join(COLUMNS)}, or JSON: [[vi_x, vi_y, ir_x, ir_y], ...]"

@@ -17,12 +17,11 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.alignment import Calibration, Residual, Size, warp_map
-from runtime.calibration.features import Floats, edges, level, shown
-from runtime.calibration.field import Field, agreed, sampled
-from runtime.calibration.fit import Start, fit
-from runtime.errors import InputError
+from ufuser.runtime.alignment import Calibration, Residual, Size, warp_map
+from ufuser.runtime.calibration.features import Floats, edges, level, shown
+from ufuser.runtime.calibration.field import Field, agreed, sampled
+from ufuser.runtime.calibration.fit import Start, fit
+from ufuser.runtime.errors import InputError
 
 ImagePair = tuple[NDArray[Any], NDArray[Any]]
 """Infrared and visible picture, 8 bits."""

@@ -9,8 +9,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.errors import InputError
+from ufuser.runtime.errors import InputError
 
 Image = NDArray[np.float32]
 
@@ -115,15 +114,15 @@ def open_engine(
     if name in ENGINES and name != "tensorrt" and model.suffix == ".engine":
         raise InputError(f"{model} is a TensorRT engine, which {name} can't load: expected --engine tensorrt")
     if name.startswith("onnxruntime") and name in ENGINES:
-        from runtime.engines.onnxruntime import PROVIDERS, OnnxRuntimeEngine
+        from ufuser.runtime.engines.onnxruntime import PROVIDERS, OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(model, threads, PROVIDERS[name], shared)
     if name == "tensorrt":
-        from runtime.engines.tensorrt import TensorRtEngine
+        from ufuser.runtime.engines.tensorrt import TensorRtEngine
 
         return TensorRtEngine(model, threads)
     if name == "openvino":
-        from runtime.engines.openvino import OpenVinoEngine
+        from ufuser.runtime.engines.openvino import OpenVinoEngine
 
         return OpenVinoEngine(model, threads, cpu_precision)
     raise InputError(f"unknown engine '{name}': expected one of {', '.join((AUTO, *ENGINES))}")

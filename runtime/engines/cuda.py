@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.engines.manifest import DeviceFacts
-from runtime.errors import InputError
+from ufuser.runtime.engines.manifest import DeviceFacts
+from ufuser.runtime.errors import InputError
 
 if TYPE_CHECKING:
     import pycuda.driver as cuda

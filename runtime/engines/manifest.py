@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from runtime.engines.profiles import Profile
-from runtime.errors import InputError
+from ufuser.runtime.engines.profiles import Profile
+from ufuser.runtime.errors import InputError
 
 FORMAT = "ufuser-engine-1"
 VERSION_COMPATIBLE, HARDWARE_COMPATIBLE = "version_compatible", "hardware_compatible"

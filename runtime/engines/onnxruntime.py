@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-
-from runtime.engines import INPUTS, OUTPUT, Image, check_signature, pictures
-from runtime.errors import InputError
+from ufuser.runtime.engines import INPUTS, OUTPUT, Image, check_signature, pictures
+from ufuser.runtime.errors import InputError
 
 CPU = "CPUExecutionProvider"
 PROVIDERS = {
@@ -20,7 +19,7 @@ PROVIDERS = {
 
 
 class OnnxRuntimeEngine:
-    """An `Engine` (see `runtime.engines`) over an ONNX Runtime session with bound buffers.
+    """An `Engine` (see `ufuser.runtime.engines`) over an ONNX Runtime session with bound buffers.
 
     A provider that was asked for and is not there is an error: ONNX Runtime by itself would take the CPU with
     a warning. Single operators on shapes, which it keeps on the CPU beside a GPU provider, are no fallback.

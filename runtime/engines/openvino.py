@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from runtime.engines import INPUTS, OUTPUT, Image, check_signature, pictures
-from runtime.errors import InputError
+from ufuser.runtime.engines import INPUTS, OUTPUT, Image, check_signature, pictures
+from ufuser.runtime.errors import InputError
 
 _KEPT = 4
 """Shapes whose compiled network and buffers are kept; a second or two of compiling each."""
@@ -31,7 +30,7 @@ class _Shape:
 
 
 class OpenVinoEngine:
-    """An `Engine` (see `runtime.engines`) that compiles the network for every shape that comes twice.
+    """An `Engine` (see `ufuser.runtime.engines`) that compiles the network for every shape that comes twice.
 
     A fixed shape runs a sixth faster than a dynamic one, but takes a second or two of compiling: a camera's
     frames are worth it, the pictures of a folder, each of another size, are not.

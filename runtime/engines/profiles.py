@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runtime.errors import InputError
+from ufuser.runtime.errors import InputError
 
 MULTIPLE, SMALLEST = 8, 16
 """What the network's halvings ask of height and width, in pixels."""

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.engines import INPUTS, OUTPUT, Image, check_signature, pictures
-from runtime.engines.cuda import Buffer, Device, import_tensorrt
-from runtime.engines.manifest import VERSION_COMPATIBLE, Manifest, check_engine, find_engine
-from runtime.engines.profiles import Extent, choose_profile
-from runtime.errors import InputError
+from ufuser.runtime.engines import INPUTS, OUTPUT, Image, check_signature, pictures
+from ufuser.runtime.engines.cuda import Buffer, Device, import_tensorrt
+from ufuser.runtime.engines.manifest import VERSION_COMPATIBLE, Manifest, check_engine, find_engine
+from ufuser.runtime.engines.profiles import Extent, choose_profile
+from ufuser.runtime.errors import InputError
 
 if TYPE_CHECKING:
     import pycuda.driver as cuda
@@ -25,7 +25,7 @@ class EngineFailureError(RuntimeError):
 
 
 class TensorRtEngine:
-    """An `Engine` (see `runtime.engines`) over one execution context on one stream of its own.
+    """An `Engine` (see `ufuser.runtime.engines`) over one execution context on one stream of its own.
 
     Buffers are page-locked, on a Jetson mapped, so that nothing is copied there. They grow and are reused:
     arrays of an earlier `bind` are stale after one that grew. Works from any thread, one at a time.

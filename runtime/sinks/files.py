@@ -7,12 +7,11 @@ from types import TracebackType
 from typing import Protocol
 
 import numpy as np
-
-from runtime.errors import InputError
-from runtime.files import Unfinished, make_folder, require_writable
-from runtime.frame import Frame
-from runtime.images import require_image_suffix, write_image
-from runtime.video import VideoWriter, open_writer, require_video_suffix
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import Unfinished, make_folder, require_writable
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.images import require_image_suffix, write_image
+from ufuser.runtime.video import VideoWriter, open_writer, require_video_suffix
 
 
 class Sink(Protocol):

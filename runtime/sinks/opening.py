@@ -5,16 +5,16 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from runtime import uri as uris
-from runtime.clock import Clock
-from runtime.errors import InputError
-from runtime.sinks.page import PageSink, page_address
-from runtime.sinks.push import RtspPush
-from runtime.sinks.recording import CODECS, Recording
-from runtime.sinks.simple import Nothing, PictureFolder, Window
-from runtime.sinks.stream import StreamSink
-from runtime.uri import Uri
-from runtime.web.server import Access
+from ufuser.runtime import uri as uris
+from ufuser.runtime.clock import Clock
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.sinks.page import PageSink, page_address
+from ufuser.runtime.sinks.push import RtspPush
+from ufuser.runtime.sinks.recording import CODECS, Recording
+from ufuser.runtime.sinks.simple import Nothing, PictureFolder, Window
+from ufuser.runtime.sinks.stream import StreamSink
+from ufuser.runtime.uri import Uri
+from ufuser.runtime.web.server import Access
 
 SCHEMES = ("window", "file", "folder", "mjpeg", "rtsp", "rtsps", "null")
 

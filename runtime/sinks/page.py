@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from runtime.errors import InputError
-from runtime.frame import FusedFrame
-from runtime.uri import Uri
-from runtime.web.pictures import Pictures
-from runtime.web.server import Access, Server
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import FusedFrame
+from ufuser.runtime.uri import Uri
+from ufuser.runtime.web.pictures import Pictures
+from ufuser.runtime.web.server import Access, Server
 
 
 def page_address(uri: Uri, access: Access) -> tuple[str, int]:

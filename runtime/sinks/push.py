@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from runtime.clock import Clock
-from runtime.frame import FusedFrame
-from runtime.sinks.recording import Encoder, import_av
-from runtime.sinks.stream import SinkDown
-from runtime.uri import Uri, mask
+from ufuser.runtime.clock import Clock
+from ufuser.runtime.frame import FusedFrame
+from ufuser.runtime.sinks.recording import Encoder, import_av
+from ufuser.runtime.sinks.stream import SinkDown
+from ufuser.runtime.uri import Uri, mask
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 """Seconds before connecting again; each further try waits twice as long."""

@@ -11,13 +11,12 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime import uri as uris
-from runtime.errors import InputError
-from runtime.files import require_writable
-from runtime.frame import FusedFrame
-from runtime.uri import Uri
-from runtime.video import even, yuv420
+from ufuser.runtime import uri as uris
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import require_writable
+from ufuser.runtime.frame import FusedFrame
+from ufuser.runtime.uri import Uri
+from ufuser.runtime.video import even, yuv420
 
 CODECS = {".mp4": ("h264",), ".mkv": ("ffv1", "h264", "mjpeg"), ".avi": ("mjpeg",)}
 """By suffix, the usual one first."""
@@ -30,7 +29,7 @@ _LITTLE_AT_A_TIME = {
 }
 """Half a second reaches the disk at once (microseconds, milliseconds): no more than that is lost by a kill."""
 _BT601, _LIMITED = 6, 1
-"""ITU-T H.273, as in `runtime.video`."""
+"""ITU-T H.273, as in `ufuser.runtime.video`."""
 
 
 def _codec(text: str) -> str:

@@ -7,12 +7,11 @@ import sys
 from pathlib import Path
 
 import cv2
-
-from runtime.errors import InputError
-from runtime.frame import FusedFrame
-from runtime.sinks.files import FolderSink
-from runtime.sinks.stream import EndWanted
-from runtime.uri import Uri
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import FusedFrame
+from ufuser.runtime.sinks.files import FolderSink
+from ufuser.runtime.sinks.stream import EndWanted
+from ufuser.runtime.uri import Uri
 
 
 class PictureFolder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from runtime.frame import FusedFrame
+from ufuser.runtime.frame import FusedFrame
 
 
 class SinkDown(Exception):  # noqa: N818 - an ordinary event: a server is not there at the moment

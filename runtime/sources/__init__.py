@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from runtime.sources.camera import Camera, Reading, Status
-from runtime.sources.files import (
+from ufuser.runtime.sources.camera import Camera, Reading, Status
+from ufuser.runtime.sources.files import (
     SCHEMES,
     VIDEOS,
     ImagesSource,

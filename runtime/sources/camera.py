@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from runtime.frame import Frame
+from ufuser.runtime.frame import Frame
 
 
 class Status(Enum):

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 from numpy.typing import NDArray
-
-from runtime.errors import InputError
-from runtime.frame import Frame
-from runtime.images import READABLE, read_image
-from runtime.sim import Scene, SimCamera, SimConfig
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.images import READABLE, read_image
+from ufuser.simulation import Scene, SimCamera, SimConfig
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in `typing` from Python 3.11 only
@@ -131,7 +130,7 @@ class VideoSource(_Closes):
 
 
 class SimSource(_Closes):
-    """A simulated camera (see `runtime.sim`), endless; lost frames leave gaps in `sequence`.
+    """A simulated camera (see `ufuser.simulation`), endless; lost frames leave gaps in `sequence`.
 
     It renders as fast as it is asked: whoever wants the camera's pace waits for the stamps.
     """

@@ -7,14 +7,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-
-from runtime import uri as uris
-from runtime.clock import Clock
-from runtime.errors import InputError
-from runtime.frame import Frame
-from runtime.sources.camera import TIMEOUT, Reading, Status, failed
-from runtime.sources.stamps import StampMap
-from runtime.uri import Uri, mask
+from ufuser.runtime import uri as uris
+from ufuser.runtime.clock import Clock
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.sources.camera import TIMEOUT, Reading, Status, failed
+from ufuser.runtime.sources.stamps import StampMap
+from ufuser.runtime.uri import Uri, mask
 
 _READ_TIMEOUT_MS = 1000
 _SILENT = 3

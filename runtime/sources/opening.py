@@ -6,17 +6,17 @@ import difflib
 import os
 from pathlib import Path
 
-from runtime import uri as uris
-from runtime.clock import Clock
-from runtime.errors import InputError
-from runtime.pairing import SIDES, Side
-from runtime.sim import Scene
-from runtime.sources.camera import Camera
-from runtime.sources.gstreamer import GStreamerCamera, csi_pipeline
-from runtime.sources.playback import FileReader, Player, open_file, open_sim
-from runtime.sources.rtsp import RtspCamera
-from runtime.sources.v4l2 import V4l2Camera
-from runtime.uri import Uri
+from ufuser.runtime import uri as uris
+from ufuser.runtime.clock import Clock
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.pairing import SIDES, Side
+from ufuser.runtime.sources.camera import Camera
+from ufuser.runtime.sources.gstreamer import GStreamerCamera, csi_pipeline
+from ufuser.runtime.sources.playback import FileReader, Player, open_file, open_sim
+from ufuser.runtime.sources.rtsp import RtspCamera
+from ufuser.runtime.sources.v4l2 import V4l2Camera
+from ufuser.runtime.uri import Uri
+from ufuser.simulation import Scene
 
 SCHEMES = ("v4l2", "csi", "gst", "rtsp", "rtsps", "file", "folder", "sim")
 _DEVICES = ("v4l2", "csi", "gst", "rtsp", "rtsps", "sim")

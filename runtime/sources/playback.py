@@ -12,16 +12,15 @@ from urllib.parse import urlencode
 
 import cv2
 from numpy.typing import NDArray
-
-from runtime import uri as uris
-from runtime.clock import Clock
-from runtime.errors import InputError
-from runtime.frame import Frame
-from runtime.images import read_image
-from runtime.sim import Scene, SimCamera, SimConfig, Timeline
-from runtime.sources.camera import END, TIMEOUT, Reading, Status, failed
-from runtime.sources.files import VIDEOS, VideoSource, pictures_in
-from runtime.uri import Uri
+from ufuser.runtime import uri as uris
+from ufuser.runtime.clock import Clock
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.images import read_image
+from ufuser.runtime.sources.camera import END, TIMEOUT, Reading, Status, failed
+from ufuser.runtime.sources.files import VIDEOS, VideoSource, pictures_in
+from ufuser.runtime.uri import Uri
+from ufuser.simulation import Scene, SimCamera, SimConfig, Timeline
 
 FOLDER_FPS = 25.0
 Spans = tuple[tuple[float, float], ...]
@@ -238,7 +237,7 @@ _PLAY_OPTIONS: dict[str, Callable[[str], Any]] = {
 
 
 def open_sim(uri: Uri, clock: Clock, origin: float, scenes: dict[tuple[int, int, int], Scene]) -> Player:
-    """`sim://thermal?...` at its pace: `runtime.sim`'s options, and `silent=10-15`, `gone=20-25`.
+    """`sim://thermal?...` at its pace: `ufuser.simulation`'s options, and `silent=10-15`, `gone=20-25`.
 
     Args:
         uri: what was asked for.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from runtime.clock import Clock
-from runtime.errors import InputError
-from runtime.frame import Frame
-from runtime.sources.camera import Reading, Status, failed
-from runtime.sources.stamps import StampMap
-from runtime.uri import Uri, mask
+from ufuser.runtime.clock import Clock
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.sources.camera import Reading, Status, failed
+from ufuser.runtime.sources.stamps import StampMap
+from ufuser.runtime.uri import Uri, mask
 
 _OPEN_TIMEOUT, _READ_TIMEOUT = 5.0, 3.0
 """Seconds. A network camera that says nothing for so long is asked anew."""

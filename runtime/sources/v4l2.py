@@ -11,15 +11,14 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime import uri as uris
-from runtime.clock import Clock
-from runtime.errors import InputError
-from runtime.frame import Frame
-from runtime.sources.camera import TIMEOUT, Reading, Status, failed
-from runtime.sources.stamps import StampMap, on_monotonic
-from runtime.sources.v4l2_formats import is_busy, offered, require_device
-from runtime.uri import Uri
+from ufuser.runtime import uri as uris
+from ufuser.runtime.clock import Clock
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.sources.camera import TIMEOUT, Reading, Status, failed
+from ufuser.runtime.sources.stamps import StampMap, on_monotonic
+from ufuser.runtime.sources.v4l2_formats import is_busy, offered, require_device
+from ufuser.runtime.uri import Uri
 
 _SELECT_TIMEOUT = "1"
 """Seconds OpenCV waits for a frame; whole seconds only."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import InputError
+from ufuser.runtime.errors import InputError
 
 _CAPTURE, _MMAP = 1, 1
 """V4L2_BUF_TYPE_VIDEO_CAPTURE, V4L2_MEMORY_MMAP."""

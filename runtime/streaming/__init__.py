@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from runtime.streaming.stream import Stream, StreamConfig
+from ufuser.runtime.streaming.stream import Stream, StreamConfig
 
 __all__ = ["Stream", "StreamConfig"]

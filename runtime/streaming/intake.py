@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from runtime.clock import Clock
-from runtime.errors import InputError
-from runtime.frame import Frame
-from runtime.pairing import Side
-from runtime.sources.camera import Camera, Reading, Status, failed
-from runtime.streaming.flow import Closed, Lanes
-from runtime.telemetry import Telemetry
+from ufuser.runtime.clock import Clock
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.pairing import Side
+from ufuser.runtime.sources.camera import Camera, Reading, Status, failed
+from ufuser.runtime.streaming.flow import Closed, Lanes
+from ufuser.runtime.telemetry import Telemetry
 
 _POLL = 0.1
 """Real seconds a read waits at most, so that stopping is quick."""

@@ -1,4 +1,4 @@
-"""Everything a stream can be told, as the command line, a TOML file and `runtime.stream` spell it."""
+"""Everything a stream can be told, as the command line, a TOML file and `ufuser.stream` spell it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from runtime import models
-from runtime.engines import AUTO
-from runtime.errors import InputError
-from runtime.pairing import PairingConfig
-from runtime.sources.opening import parse
-from runtime.streaming.stream import StreamConfig
-from runtime.thermal import ThermalConfig
-from runtime.uri import seconds
-from runtime.web.server import LOOPBACK
+from ufuser.runtime import models
+from ufuser.runtime.engines import AUTO
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.pairing import PairingConfig
+from ufuser.runtime.sources.opening import parse
+from ufuser.runtime.streaming.stream import StreamConfig
+from ufuser.runtime.thermal import ThermalConfig
+from ufuser.runtime.uri import seconds
+from ufuser.runtime.web.server import LOOPBACK
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,13 @@ class StreamOptions:
 
     ir: str
     vi: str
-    """URIs of the cameras: see `runtime.sources.opening`."""
+    """URIs of the cameras: see `ufuser.runtime.sources.opening`."""
     out: tuple[str, ...] = ()
-    """URIs of the sinks: see `runtime.sinks.opening`."""
+    """URIs of the sinks: see `ufuser.runtime.sinks.opening`."""
     model: str = models.AUTO
     """Shipped model, the path of an ONNX file, or "auto" for the shipped one that fits the engine."""
     engine: str = AUTO
-    """One of `runtime.engines.ENGINES`, or "auto" for the fastest that is installed."""
+    """One of `ufuser.runtime.engines.ENGINES`, or "auto" for the fastest that is installed."""
     threads: int | None = None
     """CPU threads of the engine; None takes one per physical core."""
     cpu_precision: str = "fp32"
@@ -55,7 +55,7 @@ class StreamOptions:
     calibration: str | None = None
     """File written by `ufuser calibrate`; without one, infrared is scaled to the visible's size."""
     agc: str = "auto"
-    """Tone mapping of the thermal camera: see `runtime.thermal.ThermalConfig.from_text`."""
+    """Tone mapping of the thermal camera: see `ufuser.runtime.thermal.ThermalConfig.from_text`."""
     grey: bool = False
     """Fuse luma alone, without colour."""
     marks: bool = True

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from runtime.clock import Clock
-from runtime.errors import InputError
-from runtime.frame import FusedFrame
-from runtime.sinks.stream import EndWanted, SinkDown, StreamSink
-from runtime.streaming.flow import Closed, Queue
-from runtime.telemetry import Telemetry
+from ufuser.runtime.clock import Clock
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import FusedFrame
+from ufuser.runtime.sinks.stream import EndWanted, SinkDown, StreamSink
+from ufuser.runtime.streaming.flow import Closed, Queue
+from ufuser.runtime.telemetry import Telemetry
 
 _EVERY_FRAME, _NEWEST = 8, 2
 """Frames that wait for a sink that wants every one, and for one that shows the newest."""

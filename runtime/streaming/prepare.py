@@ -9,17 +9,16 @@ from typing import Any, Protocol, cast
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.clock import Clock
-from runtime.color import luma
-from runtime.errors import InputError
-from runtime.frame import Frame
-from runtime.images import as_uint8
-from runtime.pairing import SIDES, FramePair, Pairer, PairingConfig, Side
-from runtime.streaming.flow import Closed, Lanes, Queue
-from runtime.streaming.intake import CALLED
-from runtime.telemetry import Telemetry
-from runtime.thermal import ThermalPipeline
+from ufuser.runtime.clock import Clock
+from ufuser.runtime.color import luma
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.images import as_uint8
+from ufuser.runtime.pairing import SIDES, FramePair, Pairer, PairingConfig, Side
+from ufuser.runtime.streaming.flow import Closed, Lanes, Queue
+from ufuser.runtime.streaming.intake import CALLED
+from ufuser.runtime.telemetry import Telemetry
+from ufuser.runtime.thermal import ThermalPipeline
 
 _GLANCE = 0.05
 """Real seconds between two looks at whether a camera is lost."""

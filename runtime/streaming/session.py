@@ -1,4 +1,4 @@
-"""Options → a stream with its cameras, model, outputs and servers; and `runtime.stream`, the same for programs."""
+"""Options → a stream with its cameras, model, outputs and servers; and `ufuser.stream`, the same for programs."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from runtime.alignment import Aligner, Calibration
-from runtime.clock import Clock
-from runtime.files import require_writable
-from runtime.frame import FusedFrame
-from runtime.fuser import Fuser
-from runtime.machine import Machine, versions
-from runtime.sinks.opening import open_sink
-from runtime.sinks.page import PageSink
-from runtime.sinks.stream import StreamSink
-from runtime.sources.opening import Cameras
-from runtime.streaming.options import StreamOptions
-from runtime.streaming.stream import FusesPairs, Stream
-from runtime.uri import mask
-from runtime.web.server import Access, Server
+from ufuser.runtime.alignment import Aligner, Calibration
+from ufuser.runtime.clock import Clock
+from ufuser.runtime.files import require_writable
+from ufuser.runtime.frame import FusedFrame
+from ufuser.runtime.fuser import Fuser
+from ufuser.runtime.machine import Machine, versions
+from ufuser.runtime.sinks.opening import open_sink
+from ufuser.runtime.sinks.page import PageSink
+from ufuser.runtime.sinks.stream import StreamSink
+from ufuser.runtime.sources.opening import Cameras
+from ufuser.runtime.streaming.options import StreamOptions
+from ufuser.runtime.streaming.stream import FusesPairs, Stream
+from ufuser.runtime.uri import mask
+from ufuser.runtime.web.server import Access, Server
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def stream(
 ) -> Iterator[FusedFrame]:
     """Fused frames of two cameras, for one's own program.
 
-        for fused in runtime.stream(ir="v4l2:///dev/video0?format=Y16", vi="v4l2:///dev/video2"):
+        for fused in ufuser.stream(ir="v4l2:///dev/video0?format=Y16", vi="v4l2:///dev/video2"):
             detect(fused.image, fused.timestamp, fused.flags)
 
     Live cameras do not wait for the program: it gets the newest frame, older ones are dropped and counted. Files
@@ -142,7 +142,7 @@ def stream(
         fuser: an open one, instead of `model` and `engine`.
         say: takes a line about what happens.
         marks: write into the picture that a camera is lost; the flags say so in any case.
-        options: the other fields of `runtime.streaming.options.StreamOptions`: `model`, `engine`, `sync`,
+        options: the other fields of `ufuser.runtime.streaming.options.StreamOptions`: `model`, `engine`, `sync`,
             `calibration`, `agc`, `duration`, …
 
     Returns:

@@ -19,19 +19,18 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.clock import Clock
-from runtime.frame import Frame, FusedFrame
-from runtime.pairing import IR_LOST, SIDES, VI_LOST, PairingConfig, Side
-from runtime.sinks.stream import StreamSink
-from runtime.sources.camera import Camera
-from runtime.streaming import badge
-from runtime.streaming.flow import Closed, Lanes, Queue
-from runtime.streaming.intake import Intake, Patience
-from runtime.streaming.outlet import STALE, Outlet
-from runtime.streaming.prepare import Aligner, Preparation, Prepared
-from runtime.telemetry import Telemetry
-from runtime.thermal import ThermalConfig, ThermalPipeline
+from ufuser.runtime.clock import Clock
+from ufuser.runtime.frame import Frame, FusedFrame
+from ufuser.runtime.pairing import IR_LOST, SIDES, VI_LOST, PairingConfig, Side
+from ufuser.runtime.sinks.stream import StreamSink
+from ufuser.runtime.sources.camera import Camera
+from ufuser.runtime.streaming import badge
+from ufuser.runtime.streaming.flow import Closed, Lanes, Queue
+from ufuser.runtime.streaming.intake import Intake, Patience
+from ufuser.runtime.streaming.outlet import STALE, Outlet
+from ufuser.runtime.streaming.prepare import Aligner, Preparation, Prepared
+from ufuser.runtime.telemetry import Telemetry
+from ufuser.runtime.thermal import ThermalConfig, ThermalPipeline
 
 _INBOX, _READY = 3, 1
 """Frames that wait of each camera, and pairs that wait for the fusion."""
@@ -59,7 +58,7 @@ class StreamConfig:
 
 
 class CameraPair(Protocol):
-    """Opens the two cameras; `runtime.sources.opening.Cameras` does it by URIs."""
+    """Opens the two cameras; `ufuser.runtime.sources.opening.Cameras` does it by URIs."""
 
     @property
     def live(self) -> bool:
@@ -76,7 +75,7 @@ class CameraPair(Protocol):
 
 
 class FusesPairs(Protocol):
-    """What `runtime.Fuser` is to a stream."""
+    """What `ufuser.Fuser` is to a stream."""
 
     def fuse(self, ir: NDArray[Any], vi: NDArray[Any]) -> NDArray[Any]:
         """The fused picture in the visible's layout; both uint8, of one size."""

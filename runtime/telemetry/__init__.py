@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-
-from runtime.clock import Clock
-from runtime.frame import Frame
-from runtime.telemetry import sensors
-from runtime.telemetry.histogram import Histogram
+from ufuser.runtime.clock import Clock
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.telemetry import sensors
+from ufuser.runtime.telemetry.histogram import Histogram
 
 
 @dataclass(frozen=True, slots=True)

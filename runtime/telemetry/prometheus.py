@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from runtime.telemetry import Telemetry
-from runtime.telemetry.histogram import BOUNDS, Histogram
+from ufuser.runtime.telemetry import Telemetry
+from ufuser.runtime.telemetry.histogram import BOUNDS, Histogram
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Labels = Mapping[str, str]

@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.color import luma
-from runtime.errors import InputError
-from runtime.frame import Frame
-from runtime.thermal.config import MODES, ThermalConfig
-from runtime.thermal.dead import DeadPixels
-from runtime.thermal.freeze import FreezeDetector
-from runtime.thermal.tone import ToneMapper
+from ufuser.runtime.color import luma
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.thermal.config import MODES, ThermalConfig
+from ufuser.runtime.thermal.dead import DeadPixels
+from ufuser.runtime.thermal.freeze import FreezeDetector
+from ufuser.runtime.thermal.tone import ToneMapper
 
 __all__ = ["FROZEN", "MODES", "SCENE_CUT", "ThermalConfig", "ThermalPipeline"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from runtime.errors import InputError
+from ufuser.runtime.errors import InputError
 
 MODES = ("auto", "linear", "plateau", "clahe", "fixed")
 _SPELLED = (

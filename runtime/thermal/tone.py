@@ -7,8 +7,7 @@ import math
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.thermal.config import ThermalConfig
+from ufuser.runtime.thermal.config import ThermalConfig
 
 Raw = NDArray[np.uint8] | NDArray[np.uint16]
 Toned = NDArray[np.uint8]

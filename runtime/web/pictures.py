@@ -10,8 +10,7 @@ from typing import Any
 
 import cv2
 from numpy.typing import NDArray
-
-from runtime.frame import FusedFrame
+from ufuser.runtime.frame import FusedFrame
 
 _QUALITY = 80
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from runtime.errors import InputError
-from runtime.telemetry import Telemetry
-from runtime.telemetry.prometheus import CONTENT_TYPE, exposition
-from runtime.web.pictures import Pictures
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.telemetry import Telemetry
+from ufuser.runtime.telemetry.prometheus import CONTENT_TYPE, exposition
+from ufuser.runtime.web.pictures import Pictures
 
 LOOPBACK = "127.0.0.1"
 _ASSETS = Path(__file__).parent

@@ -6,15 +6,24 @@ from pathlib import Path
 
 import onnx
 import pytest
-
-from benchmarks import published
-from benchmarks.__main__ import main
-from benchmarks.audit import FLOPS, MACS, PARAMETERS, TOLERANCE, Counted, _reasons, audit, count, weights_used
-from benchmarks.cost import cost_of
-from benchmarks.results import Audited, read
-from runtime.models import find_model
-from train.models.fnet import FNet
-from train.models.ufuser import UFuser
+from ufuser.benchmarks import published
+from ufuser.benchmarks.__main__ import main
+from ufuser.benchmarks.audit import (
+    FLOPS,
+    MACS,
+    PARAMETERS,
+    TOLERANCE,
+    Counted,
+    _reasons,
+    audit,
+    count,
+    weights_used,
+)
+from ufuser.benchmarks.cost import cost_of
+from ufuser.benchmarks.results import Audited, read
+from ufuser.runtime.models import find_model
+from ufuser.train.models.fnet import FNet
+from ufuser.train.models.ufuser import UFuser
 
 TABLE_SIZE = (264, 400)
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks calibration`: registered pictures moved by a known homography."""
+"""`ufuser bench calibration`: registered pictures moved by a known homography."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 
 import cv2
 import pytest
-
-from benchmarks.__main__ import main
-from runtime.sim import Scene, SimCamera, SimConfig
+from ufuser.benchmarks.__main__ import main
+from ufuser.simulation import Scene, SimCamera, SimConfig
 
 
 def test_pairs_are_moved_and_found_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

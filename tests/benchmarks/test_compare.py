@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from benchmarks.__main__ import main
-from benchmarks.compare import changes, noise
-from benchmarks.results import Latency, Results, write
+from ufuser.benchmarks.__main__ import main
+from ufuser.benchmarks.compare import changes, noise
+from ufuser.benchmarks.results import Latency, Results, write
 
 SIZE = (480, 640)
 

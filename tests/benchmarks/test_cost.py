@@ -16,16 +16,15 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-
-from benchmarks.__main__ import main
-from benchmarks.cost import cost_of
-from export.rewrite import rewrite
-from runtime.errors import InputError
-from runtime.models import find_model
-from train.models.daefuse import DAEFuse
-from train.models.fnet import FNet
-from train.models.pseudo_sensing import PseudoSensing
-from train.models.ufuser import UFuser
+from ufuser.benchmarks.__main__ import main
+from ufuser.benchmarks.cost import cost_of
+from ufuser.export.rewrite import rewrite
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.models import find_model
+from ufuser.train.models.daefuse import DAEFuse
+from ufuser.train.models.fnet import FNet
+from ufuser.train.models.pseudo_sensing import PseudoSensing
+from ufuser.train.models.ufuser import UFuser
 
 
 def fnet() -> FNet:

@@ -7,10 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-
-from benchmarks import energy
-from benchmarks.__main__ import main
-from benchmarks.energy import Ina3221, Load, NoMeterError, Nvml, find_meter, mean_power, measure
+from ufuser.benchmarks import energy
+from ufuser.benchmarks.__main__ import main
+from ufuser.benchmarks.energy import Ina3221, Load, NoMeterError, Nvml, find_meter, mean_power, measure
 
 LOAD = Load("tensorrt", "ufuser", (480, 640), 2)
 

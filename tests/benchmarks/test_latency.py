@@ -7,13 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-
-from benchmarks import results
-from benchmarks.__main__ import main
-from benchmarks.latency import TITLES
-from benchmarks.worker import COMPILED, EAGER, PLAIN
-from train.checkpoint import save_checkpoint
-from train.models import create
+from ufuser.benchmarks import results
+from ufuser.benchmarks.__main__ import main
+from ufuser.benchmarks.latency import TITLES
+from ufuser.benchmarks.worker import COMPILED, EAGER, PLAIN
+from ufuser.train.checkpoint import save_checkpoint
+from ufuser.train.models import create
 
 CHECKPOINT = Path(__file__).resolve().parents[2] / "train" / "weights" / "ufuser.safetensors"
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-
-from benchmarks.__main__ import main
-from benchmarks.peak import convolution_peaks, convolution_stack, copy_peak, reached
-from benchmarks.results import ConvolutionPeak, CopyPeak, Cost, Latency, Results, write
+from ufuser.benchmarks.__main__ import main
+from ufuser.benchmarks.peak import convolution_peaks, convolution_stack, copy_peak, reached
+from ufuser.benchmarks.results import ConvolutionPeak, CopyPeak, Cost, Latency, Results, write
 
 SIZE = (48, 64)
 
@@ -82,8 +81,8 @@ def test_bad_input(options: list[str], said: str, capsys: pytest.CaptureFixture[
 def test_command_says_the_share(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.peak.LAYERS", ((16, 24, 32),))
-    monkeypatch.setattr("benchmarks.peak._COPIED", 1 << 20)
+    monkeypatch.setattr("ufuser.benchmarks.peak.LAYERS", ((16, 24, 32),))
+    monkeypatch.setattr("ufuser.benchmarks.peak._COPIED", 1 << 20)
     earlier, out = tmp_path / "latency.json", tmp_path / "peak.json"
     run = Latency.of("onnxruntime", "m", SIZE, 1, [0.1])
     write(earlier, Results.here(latency=(run,), cost=(cost(10_000_000, 1_000_000),)))

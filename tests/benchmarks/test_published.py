@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from benchmarks import published
-from runtime.errors import InputError
+from ufuser.benchmarks import published
+from ufuser.runtime.errors import InputError
 
 SEEDS = Path(__file__).resolve().parents[3] / "shared" / "seeds"
 TEXTS = {"emma": "001_*.txt", "fnet": "002_*.txt", "daefuse": "003_*.txt"}

@@ -14,16 +14,15 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from benchmarks.quality import ssim
-from benchmarks.quality.baselines import BASELINES, laplacian_pyramid
-from benchmarks.quality.contrast import average_gradient, spatial_frequency, standard_deviation
-from benchmarks.quality.folder import read_grey
-from benchmarks.quality.images import as_grey, stretch
-from benchmarks.quality.information import cross_entropy, entropy, mutual_information
-from benchmarks.quality.qcb import contrast_preservation
-from benchmarks.quality.registry import METRICS, RANKED, evaluate, mean_rank, ranks
-from benchmarks.quality.vif import SMALLEST_SIDE, visual_information_fidelity
+from ufuser.benchmarks.quality import ssim
+from ufuser.benchmarks.quality.baselines import BASELINES, laplacian_pyramid
+from ufuser.benchmarks.quality.contrast import average_gradient, spatial_frequency, standard_deviation
+from ufuser.benchmarks.quality.folder import read_grey
+from ufuser.benchmarks.quality.images import as_grey, stretch
+from ufuser.benchmarks.quality.information import cross_entropy, entropy, mutual_information
+from ufuser.benchmarks.quality.qcb import contrast_preservation
+from ufuser.benchmarks.quality.registry import METRICS, RANKED, evaluate, mean_rank, ranks
+from ufuser.benchmarks.quality.vif import SMALLEST_SIDE, visual_information_fidelity
 
 Grey = npt.NDArray[np.uint8]
 Triple = tuple[Grey, Grey, Grey]

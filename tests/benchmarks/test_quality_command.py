@@ -1,4 +1,4 @@
-"""``python -m benchmarks quality`` as a user runs it, and the folder functions behind it."""
+"""``ufuser bench quality`` as a user runs it, and the folder functions behind it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-
-from benchmarks.__main__ import main
-from benchmarks.quality.baselines import BASELINES
-from benchmarks.quality.command import _open_models
-from benchmarks.quality.folder import Options, match, means, measure, read_grey
-from benchmarks.quality.registry import METRICS, evaluate
-from runtime.errors import InputError
+from ufuser.benchmarks.__main__ import main
+from ufuser.benchmarks.quality.baselines import BASELINES
+from ufuser.benchmarks.quality.command import _open_models
+from ufuser.benchmarks.quality.folder import Options, match, means, measure, read_grey
+from ufuser.benchmarks.quality.registry import METRICS, evaluate
+from ufuser.runtime.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = ("a", "b", "c")
@@ -243,7 +242,7 @@ def test_models_are_opened_by_name_or_file(monkeypatch: pytest.MonkeyPatch) -> N
         def fuse(self, ir: npt.NDArray[np.uint8], vi: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
             return np.minimum(ir, vi)
 
-    monkeypatch.setattr("runtime.Fuser", Fuser, raising=False)
+    monkeypatch.setattr("ufuser.Fuser", Fuser, raising=False)
     assert list(_open_models(["lite", "folder/mine.onnx"], {})) == ["lite", "mine"]
     assert opened == ["lite", "folder/mine.onnx"]
     with pytest.raises(InputError, match="mine"):

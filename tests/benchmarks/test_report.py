@@ -13,13 +13,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-
-from benchmarks import published
-from benchmarks.__main__ import main
-from benchmarks.report_page import FIGURES, PAGE, TWIN
-from benchmarks.report_plots import Point, fitted, pareto
-from benchmarks.report_tables import common_setting, cost_tables, latency_tables, quality_table
-from benchmarks.results import (
+from ufuser.benchmarks import published
+from ufuser.benchmarks.__main__ import main
+from ufuser.benchmarks.report_page import FIGURES, PAGE, TWIN
+from ufuser.benchmarks.report_plots import Point, fitted, pareto
+from ufuser.benchmarks.report_tables import common_setting, cost_tables, latency_tables, quality_table
+from ufuser.benchmarks.results import (
     Audited,
     ConvolutionPeak,
     CopyPeak,
@@ -32,7 +31,7 @@ from benchmarks.results import (
     merge,
     write,
 )
-from runtime.sim import SimConfig
+from ufuser.simulation import SimConfig
 
 VGA, SMALL = (480, 640), (264, 400)
 SLOW, FAST = "PyTorch eager", "onnxruntime"
@@ -279,9 +278,11 @@ def test_fitted_slope() -> None:
 
 
 def test_simulated_pictures(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.report_panels._SIMULATED", ((1, 3),))
+    monkeypatch.setattr("ufuser.benchmarks.report_panels._SIMULATED", ((1, 3),))
     # A small street and the small network: their making is what takes time.
-    monkeypatch.setattr("benchmarks.report_panels.SimConfig", partial(SimConfig, width=160, height=120))
+    monkeypatch.setattr(
+        "ufuser.benchmarks.report_panels.SimConfig", partial(SimConfig, width=160, height=120)
+    )
     options = ["--out", str(files["out"]), "--results", str(files["results.json"]), "--simulated"]
     options += ["--model", "lite"]
     assert main(["report", *options]) == 0

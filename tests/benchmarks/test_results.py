@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-
-from benchmarks import results
-from benchmarks.__main__ import main
-from benchmarks.results import Audited, CopyPeak, Energy, Error, Latency, Quality, Results
-from runtime.errors import InputError
-from runtime.machine import Machine
+from ufuser.benchmarks import results
+from ufuser.benchmarks.__main__ import main
+from ufuser.benchmarks.results import Audited, CopyPeak, Energy, Error, Latency, Quality, Results
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.machine import Machine
 
 SCHEMA_FILE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / "results.schema.json"
 
@@ -104,7 +103,7 @@ def test_quality_tables_are_read(tmp_path: Path) -> None:
     assert table.means == {"mean": {"VIF": 0.5, "PSNR": None}}
     assert table.mean_rank == {"mean": 1.5}
     path.write_text("[]")
-    with pytest.raises(InputError, match="is not what `python -m benchmarks quality --json` writes"):
+    with pytest.raises(InputError, match="is not what `ufuser bench quality --json` writes"):
         results.read_quality(path, "TNO")
 
 
@@ -112,5 +111,5 @@ def test_the_documented_schema_is_current(tmp_path: Path) -> None:
     out = tmp_path / "schema.json"
     assert main(["schema", str(out)]) == 0
     assert json.loads(out.read_text()) == json.loads(SCHEMA_FILE.read_text()), (
-        f"run: python -m benchmarks schema {SCHEMA_FILE.relative_to(Path(__file__).resolve().parents[2])}"
+        f"run: ufuser bench schema {SCHEMA_FILE.relative_to(Path(__file__).resolve().parents[2])}"
     )

@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-
-from benchmarks import video
-from benchmarks.__main__ import main
-from benchmarks.quality.steadiness import grid_energy, noise_gain
+from ufuser.benchmarks import video
+from ufuser.benchmarks.__main__ import main
+from ufuser.benchmarks.quality.steadiness import grid_energy, noise_gain
 
 Float = npt.NDArray[np.float32]
 

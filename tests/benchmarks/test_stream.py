@@ -1,4 +1,4 @@
-"""`python -m benchmarks stream`: a whole stream beside its model alone."""
+"""`ufuser bench stream`: a whole stream beside its model alone."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-
-from benchmarks.__main__ import main
-from runtime.models import find_model
+from ufuser.benchmarks.__main__ import main
+from ufuser.runtime.models import find_model
 
 
 def test_it_measures_both_in_turns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

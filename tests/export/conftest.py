@@ -11,11 +11,10 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-
-from export import lowering, to_onnx
-from export.fidelity import PARITY_SHAPES
-from train.checkpoint import save_checkpoint
-from train.models import create
+from ufuser.export import lowering, to_onnx
+from ufuser.export.fidelity import PARITY_SHAPES
+from ufuser.train.checkpoint import save_checkpoint
+from ufuser.train.models import create
 
 # Every scale, and both branches. What the number of blocks decides (operations, nodes, parameters of the whole network)
 # is tested without tracing, or by the shipped file: no test traces the whole U-Fuser, which takes most of a minute.

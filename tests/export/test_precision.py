@@ -16,9 +16,8 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
-
-from export import int8, islands, lowering, to_onnx
-from export.fidelity import (
+from ufuser.export import int8, islands, lowering, to_onnx
+from ufuser.export.fidelity import (
     Difference,
     Network,
     compare,
@@ -28,15 +27,15 @@ from export.fidelity import (
     synthetic_samples,
     torch_network,
 )
-from export.lowering import Lowering
-from export.onnx_file import load_onnx, metadata_of
-from export.precision import PSNR_FLOOR, to_half
-from export.rewrite import rewrite
-from export.to_onnx import main, trace
-from train.checkpoint import load_model
-from train.errors import InputError
-from train.models.daefuse import DepthwiseAttention
-from train.models.ufuser import UFuser
+from ufuser.export.lowering import Lowering
+from ufuser.export.onnx_file import load_onnx, metadata_of
+from ufuser.export.precision import PSNR_FLOOR, to_half
+from ufuser.export.rewrite import rewrite
+from ufuser.export.to_onnx import main, trace
+from ufuser.train.checkpoint import load_model
+from ufuser.train.errors import InputError
+from ufuser.train.models.daefuse import DepthwiseAttention
+from ufuser.train.models.ufuser import UFuser
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = ROOT / "train" / "weights" / "ufuser.safetensors"
@@ -247,7 +246,7 @@ def test_others_with_every_result_rounded_to_half(kept: ModuleType, model: str, 
 
 
 def test_an_island_taken_away_shows(kept: ModuleType) -> None:
-    """What `python -m export.islands` finds: DAE-Fuse's sums over a picture overflow without theirs.
+    """What `python -m ufuser.export.islands` finds: DAE-Fuse's sums over a picture overflow without theirs.
 
     Queries and keys are made 40 times as large, which their norms take back: it stands for a larger picture.
     """

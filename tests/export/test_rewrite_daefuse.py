@@ -13,12 +13,11 @@ import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
-
-from export import to_onnx
-from export.fidelity import PARITY_SHAPES, compare, synthetic_samples, torch_network
-from export.precision import PSNR_FLOOR, to_half
-from export.rewrite import rewrite
-from export.rewrite_daefuse import (
+from ufuser.export import to_onnx
+from ufuser.export.fidelity import PARITY_SHAPES, compare, synthetic_samples, torch_network
+from ufuser.export.precision import PSNR_FLOOR, to_half
+from ufuser.export.rewrite import rewrite
+from ufuser.export.rewrite_daefuse import (
     CellAttention,
     DepthwiseGramAttention,
     DepthwisePaths,
@@ -27,10 +26,10 @@ from export.rewrite_daefuse import (
     rewrite_transformer_block,
     strided_entry,
 )
-from export.rewrite_ufuser import GramAttention
-from export.to_onnx import count_macs
-from train.checkpoint import save_checkpoint
-from train.models.daefuse import CELL, CrossFusion, DAEFuse, RestormerBlock, TransformerBlock
+from ufuser.export.rewrite_ufuser import GramAttention
+from ufuser.export.to_onnx import count_macs
+from ufuser.train.checkpoint import save_checkpoint
+from ufuser.train.models.daefuse import CELL, CrossFusion, DAEFuse, RestormerBlock, TransformerBlock
 
 SIZES = [(4, 4), (12, 20), (28, 4), (36, 52)]  # positions, whose cells are cut and whole
 TOLERANCE = 1e-5
@@ -215,7 +214,7 @@ def test_half_precision_stays_close_and_takes_black_frames(network: DAEFuse) -> 
 
 
 def test_the_runtime_opens_it(exported: SimpleNamespace) -> None:
-    from runtime.fuser import Fuser
+    from ufuser.runtime.fuser import Fuser
 
     rng = np.random.default_rng(3)
     ir, vi = rng.integers(0, 256, (61, 83), np.uint8), rng.integers(0, 256, (61, 83, 3), np.uint8)

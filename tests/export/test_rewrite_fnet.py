@@ -11,10 +11,9 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
-
-from export.precision import to_half
-from export.rewrite import rewrite
-from export.rewrite_fnet import (
+from ufuser.export.precision import to_half
+from ufuser.export.rewrite import rewrite
+from ufuser.export.rewrite_fnet import (
     PARTS,
     DeployedFNet,
     NamedParts,
@@ -25,11 +24,11 @@ from export.rewrite_fnet import (
     to_features,
     with_parts,
 )
-from export.to_onnx import count_macs, main
-from runtime import explain
-from train.checkpoint import save_checkpoint
-from train.models import all_options
-from train.models.fnet import FNet, sigmoidal_threshold, soft_threshold
+from ufuser.export.to_onnx import count_macs, main
+from ufuser.runtime import explain
+from ufuser.train.checkpoint import save_checkpoint
+from ufuser.train.models import all_options
+from ufuser.train.models.fnet import FNet, sigmoidal_threshold, soft_threshold
 
 SIZES = [(16, 24), (9, 13)]
 FEW = {"iterations": 2}

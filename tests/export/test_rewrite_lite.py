@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 from onnx import TensorProto
+from ufuser.export.fidelity import onnx_network, psnr, synthetic_pair
+from ufuser.export.precision import PSNR_FLOOR, to_half
+from ufuser.export.rewrite import rewrite
+from ufuser.export.rewrite_lite import SubtractedStatistic, folded
+from ufuser.export.to_onnx import count_macs, trace
+from ufuser.train.distill import find_teacher
+from ufuser.train.models.lite import BranchedConv, ChannelStatistic, Lite
 
-from export.fidelity import onnx_network, psnr, synthetic_pair
-from export.precision import PSNR_FLOOR, to_half
-from export.rewrite import rewrite
-from export.rewrite_lite import SubtractedStatistic, folded
-from export.to_onnx import count_macs, trace
 from tests.export.test_rewrite_ufuser import SIZES, TOLERANCE, assert_same, picture, randomised
-from train.distill import find_teacher
-from train.models.lite import BranchedConv, ChannelStatistic, Lite
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-
-from export.rewrite import rewrite
-from export.rewrite_ufuser import (
+from ufuser.export.rewrite import rewrite
+from ufuser.export.rewrite_ufuser import (
     GramAttention,
     SummedConv,
     TwoPathFeedForward,
@@ -16,8 +15,8 @@ from export.rewrite_ufuser import (
     single_channel_attention,
     standardised_norm,
 )
-from export.to_onnx import count_macs
-from train.models.ufuser import (
+from ufuser.export.to_onnx import count_macs
+from ufuser.train.models.ufuser import (
     HEADS,
     ChannelAttention,
     ChannelLayerNorm,

@@ -7,8 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
-
-from export.simplify import constant_reshapes
+from ufuser.export.simplify import constant_reshapes
 
 
 def graph(allowzero: int) -> onnx.ModelProto:

@@ -14,14 +14,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-
-from export.fidelity import compare, onnx_network, synthetic_samples, torch_network
-from export.rewrite import rewrite
-from export.to_onnx import count_macs, get_parser, main, parity
-from export.to_onnx import export as run_export
-from train.checkpoint import load_model
-from train.errors import InputError
-from train.models import create
+from ufuser.export.fidelity import compare, onnx_network, synthetic_samples, torch_network
+from ufuser.export.rewrite import rewrite
+from ufuser.export.to_onnx import count_macs, get_parser, main, parity
+from ufuser.export.to_onnx import export as run_export
+from ufuser.train.checkpoint import load_model
+from ufuser.train.errors import InputError
+from ufuser.train.models import create
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -162,9 +161,9 @@ def test_an_export_that_differs_is_refused(
             other.last[0].bias.add_(0.01)
         return other
 
-    monkeypatch.setattr("export.to_onnx.rewrite", wrong)
-    monkeypatch.setattr("export.to_onnx.trace", lambda model, opset: onnx.load(export.onnx))
-    monkeypatch.setattr("export.to_onnx.parity", lambda model, content: parity(wrong(model), content))
+    monkeypatch.setattr("ufuser.export.to_onnx.rewrite", wrong)
+    monkeypatch.setattr("ufuser.export.to_onnx.trace", lambda model, opset: onnx.load(export.onnx))
+    monkeypatch.setattr("ufuser.export.to_onnx.parity", lambda model, content: parity(wrong(model), content))
     with pytest.raises(InputError, match="differs from PyTorch"):
         run_export(export.checkpoint, tmp_path / "x.onnx", None, 20, lambda line: None)
     assert list(tmp_path.iterdir()) == []

@@ -15,15 +15,15 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from ufuser.export import int8
+from ufuser.export.tensorrt_build import check_types, find_device, layer_types
+from ufuser.export.tensorrt_plan import BuildFlags, make_plan
+from ufuser.export.to_tensorrt import flags_of, get_parser, main, profiles_of
+from ufuser.runtime.engines.manifest import DeviceFacts, Manifest
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.models import find_model
 
-from export import int8
-from export.tensorrt_build import check_types, find_device, layer_types
-from export.tensorrt_plan import BuildFlags, make_plan
-from export.to_tensorrt import flags_of, get_parser, main, profiles_of
-from runtime import Fuser
-from runtime.engines.manifest import DeviceFacts, Manifest
-from runtime.errors import InputError
-from runtime.models import find_model
+from ufuser import Fuser
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = ("--min", "1x64x64", "--opt", "1x96x128", "--max", "1x128x256")
@@ -529,7 +529,7 @@ def test_on_a_real_gpu(tmp_path: Path, precision: str) -> None:
     if precision != "fp32":
         model = tmp_path / "half.onnx"
         words = [
-            "export.to_onnx",
+            "ufuser.export.to_onnx",
             "--checkpoint",
             ROOT / "train" / "weights" / "ufuser.safetensors",
             "--out",
@@ -540,7 +540,7 @@ def test_on_a_real_gpu(tmp_path: Path, precision: str) -> None:
         subprocess.run([*python, *map(str, words)], cwd=ROOT, check=True)
     out = tmp_path / "F.engine"
     words = [
-        "export.to_tensorrt",
+        "ufuser.export.to_tensorrt",
         "--onnx",
         model,
         *PROFILE,
@@ -552,5 +552,5 @@ def test_on_a_real_gpu(tmp_path: Path, precision: str) -> None:
     ]
     subprocess.run([*python, *map(str, words)], cwd=ROOT, check=True)
     shapes = ("--shapes", "1x64x64", "1x128x256", "1x480x640")
-    words = ["export.verify", shipped, out, *shapes]
+    words = ["ufuser.export.verify", shipped, out, *shapes]
     subprocess.run([*python, *map(str, words)], cwd=ROOT, check=True)

@@ -10,9 +10,8 @@ import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
-
-from export import translations
-from export.to_onnx import trace
+from ufuser.export import translations
+from ufuser.export.to_onnx import trace
 
 
 class Untranslated(nn.Module):

@@ -11,8 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-
-from export.verify import main
+from ufuser.export.verify import main
 
 
 def write_model(path: Path, offset: float, precision: str = "fp32") -> Path:
@@ -162,7 +161,7 @@ def test_an_engine_against_its_onnx(
     models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], double: SimpleNamespace
 ) -> None:
     pytest.importorskip("polygraphy")
-    from export.to_tensorrt import main as build
+    from ufuser.export.to_tensorrt import main as build
 
     out = tmp_path / "x.engine"
     words = [

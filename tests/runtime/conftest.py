@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.cli import main
+from ufuser.cli import main
 
 MakeModel = Callable[..., Path]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -80,11 +80,11 @@ def quick_command(
 
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
-    """`python -m runtime ...` in a process of its own, run in `tmp_path`."""
+    """`python -m ufuser ...` in a process of its own, run in `tmp_path`."""
 
     def run(*args: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "runtime", *map(str, args)],
+            [sys.executable, "-m", "ufuser", *map(str, args)],
             cwd=tmp_path,
             capture_output=True,
             text=True,

@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from runtime.alignment import Aligner, Calibration, Lens, Residual
-from runtime.errors import InputError
-from runtime.sim import Scene, SimCamera, SimConfig
-from runtime.sim.geometry import View, seen_by_other
+from ufuser.runtime.alignment import Aligner, Calibration, Lens, Residual
+from ufuser.runtime.errors import InputError
+from ufuser.simulation import Scene, SimCamera, SimConfig
+from ufuser.simulation.geometry import View, seen_by_other
 
 SIZE = (320, 240)
 ASKEW = "sim://thermal?size=320x240&fov=40&yaw=1&pitch=-0.7&roll=1.5&k1=-0.2"
@@ -115,7 +114,7 @@ def test_a_bent_lens_shows_nothing_twice() -> None:
 
 
 def test_maps_are_computed_once_a_size(calibration: Calibration, monkeypatch: pytest.MonkeyPatch) -> None:
-    from runtime import alignment
+    from ufuser.runtime import alignment
 
     calls: list[Calibration] = []
     real = alignment.warp_map

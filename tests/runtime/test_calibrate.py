@@ -9,22 +9,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-
-from runtime.alignment import Aligner, Calibration, Lens
-from runtime.calibration.board import Board, calibrate_board, plane_homography
-from runtime.calibration.check import check_picture
-from runtime.calibration.clicking import ClickBoard, click_points
-from runtime.calibration.fit import Start, fit
-from runtime.calibration.offset import Recording, find_offset
-from runtime.calibration.parallax import parallax, table
-from runtime.calibration.points import read_points
-from runtime.calibration.refine import left_over, refine, rough_start
-from runtime.errors import InputError
-from runtime.frame import Frame
-from runtime.pairing import Side
-from runtime.sim import Scene, SimCamera, SimConfig
-from runtime.sim.geometry import View, seen_by_other
-from runtime.thermal import ThermalConfig, ThermalPipeline
+from ufuser.runtime.alignment import Aligner, Calibration, Lens
+from ufuser.runtime.calibration.board import Board, calibrate_board, plane_homography
+from ufuser.runtime.calibration.check import check_picture
+from ufuser.runtime.calibration.clicking import ClickBoard, click_points
+from ufuser.runtime.calibration.fit import Start, fit
+from ufuser.runtime.calibration.offset import Recording, find_offset
+from ufuser.runtime.calibration.parallax import parallax, table
+from ufuser.runtime.calibration.points import read_points
+from ufuser.runtime.calibration.refine import left_over, refine, rough_start
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.pairing import Side
+from ufuser.runtime.thermal import ThermalConfig, ThermalPipeline
+from ufuser.simulation import Scene, SimCamera, SimConfig
+from ufuser.simulation.geometry import View, seen_by_other
 
 SIZE = (320, 240)
 VISIBLE = SimConfig("visible", *SIZE)

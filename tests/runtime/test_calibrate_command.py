@@ -12,12 +12,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-
-from runtime.alignment import Calibration, Lens
-from runtime.calibration.fit import Start, fit
-from runtime.calibration.offset import TimeOffset
-from runtime.sim import Scene, SimCamera, SimConfig
-from runtime.sim.geometry import seen_by_other
+from ufuser.runtime.alignment import Calibration, Lens
+from ufuser.runtime.calibration.fit import Start, fit
+from ufuser.runtime.calibration.offset import TimeOffset
+from ufuser.simulation import Scene, SimCamera, SimConfig
+from ufuser.simulation.geometry import seen_by_other
 
 Command = Callable[..., Any]
 SIZE, SIZES = (320, 240), ("--vi-size", "320x240", "--ir-size", "320x240")
@@ -228,7 +227,7 @@ def test_what_offset_tells_to_type_is_an_option_of_stream(
     quick_command: Command, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     monkeypatch.setattr(
-        "runtime.cli.calibrate.find_offset", lambda *_: TimeOffset(seconds, 0.001, 0.3, (9, 9))
+        "ufuser.cli.calibrate.find_offset", lambda *_: TimeOffset(seconds, 0.001, 0.3, (9, 9))
     )
     done = quick_command("calibrate", "offset", *SIM, "--seconds", 0.1)
     assert done.returncode == 0, done.stderr

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from runtime.contact_sheet import Layout, Row, contact_sheet
-from runtime.images import read_image
-from runtime.machine import Machine, versions
-from runtime.sources import VideoSource
+from ufuser.runtime.contact_sheet import Layout, Row, contact_sheet
+from ufuser.runtime.images import read_image
+from ufuser.runtime.machine import Machine, versions
+from ufuser.runtime.sources import VideoSource
 
 Command = Callable[..., Any]
 

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from runtime import checks
-from runtime.checks import Check, check_cameras, check_cuda, check_jetson
+from ufuser.runtime import checks
+from ufuser.runtime.checks import Check, check_cameras, check_cuda, check_jetson
 
 ROOT = Path(__file__).resolve().parents[2]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -83,7 +82,7 @@ def test_a_package_that_is_missing(
 
 def run_with(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "runtime", *words],
+        [sys.executable, "-m", "ufuser", *words],
         env=os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"},
         cwd=folder,
         capture_output=True,

@@ -10,9 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-
-from runtime.explain import FEATURES, PARTS, explain, with_outputs
-from runtime.images import read_image, write_image
+from ufuser.runtime.explain import FEATURES, PARTS, explain, with_outputs
+from ufuser.runtime.images import read_image, write_image
 
 MakeModel = Callable[..., Path]
 Command = Callable[..., Any]

@@ -11,13 +11,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from ufuser.runtime.color import luma
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.images import read_image, write_image
+from ufuser.runtime.sinks import VideoSink
+from ufuser.runtime.sources import VideoSource
 
-from runtime.cli import main
-from runtime.color import luma
-from runtime.frame import Frame
-from runtime.images import read_image, write_image
-from runtime.sinks import VideoSink
-from runtime.sources import VideoSource
+from ufuser.cli import main
 
 Command = Callable[..., Any]
 SHAPE = (40, 56)

@@ -9,13 +9,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-
-from runtime.color import luma
-from runtime.errors import InputError
-from runtime.images import read_image, write_image
-from runtime.medical import arrange, has_colour
-from runtime.sinks import VideoSink
-from runtime.sources import VideoSource
+from ufuser.runtime.color import luma
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.images import read_image, write_image
+from ufuser.runtime.medical import arrange, has_colour
+from ufuser.runtime.sinks import VideoSink
+from ufuser.runtime.sources import VideoSource
 
 Command = Callable[..., Any]
 SIZE = 96
@@ -184,7 +183,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 
 
 def test_videos_are_refused(scans: Path, quick_command: Command, max_model: Path) -> None:
-    from runtime.frame import Frame
+    from ufuser.runtime.frame import Frame
 
     with VideoSink(scans / "a.mkv", (SIZE, SIZE), 5.0) as sink:
         sink.write(Frame(as_colour_file(mri()), 0.0, 0, ""))

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ufuser.runtime.engines import CPU_ENGINES, GPU_ENGINES, fastest_installed, open_engine
+from ufuser.runtime.models import fitting, shipped
 
-from runtime import Fuser, InputError
-from runtime.engines import CPU_ENGINES, GPU_ENGINES, fastest_installed, open_engine
-from runtime.models import fitting, shipped
+from ufuser import Fuser, InputError
 
 
 def test_unknown_model_names_the_known_ones() -> None:
@@ -167,7 +167,7 @@ def test_auto_takes_onnx_runtime_for_small_networks_and_openvino_for_large_ones(
     small.write_bytes(bytes(1000))
     large.write_bytes(bytes(2 << 20))
     installed = {"onnxruntime", "openvino"}
-    monkeypatch.setattr("runtime.engines.find_spec", lambda name: name if name in installed else None)
+    monkeypatch.setattr("ufuser.runtime.engines.find_spec", lambda name: name if name in installed else None)
     assert [fastest_installed(p) for p in (small, large)] == ["onnxruntime", "openvino"]
     installed.remove("onnxruntime")
     assert fastest_installed(small) == "openvino"

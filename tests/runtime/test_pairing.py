@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from runtime.errors import InputError
-from runtime.frame import Frame
-from runtime.pairing import FramePair, Pairer, PairingConfig, Side
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.pairing import FramePair, Pairer, PairingConfig, Side
 
 IMAGE = np.zeros((1, 1), np.uint8)
 

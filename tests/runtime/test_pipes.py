@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from runtime.pipes import READER_GONE, ends_with_its_reader
+from ufuser.runtime.pipes import READER_GONE, ends_with_its_reader
 
 ROOT = Path(__file__).resolve().parents[2]
 FNET = ROOT / "runtime" / "weights" / "fnet.onnx"
@@ -37,10 +36,10 @@ def without_reader(words: list[str], **environment: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("words", "unbuffered"),
     [
-        (["-m", "runtime", "doctor"], ""),
-        (["-m", "runtime", "fuse", "--help"], ""),
-        (["-m", "benchmarks", "cost", "--models", "fnet", "--no-audit"], "1"),
-        (["-m", "export.to_tensorrt", "--onnx", str(FNET), "--dry-run"], ""),
+        (["-m", "ufuser", "doctor"], ""),
+        (["-m", "ufuser", "fuse", "--help"], ""),
+        (["-m", "ufuser.benchmarks", "cost", "--models", "fnet", "--no-audit"], "1"),
+        (["-m", "ufuser.export.to_tensorrt", "--onnx", str(FNET), "--dry-run"], ""),
     ],
     ids=["doctor", "help", "cost", "dry-run"],
 )
@@ -59,9 +58,9 @@ def test_a_pipe_that_breaks_elsewhere_is_an_error() -> None:
 
 def test_every_command_of_the_project_does_so() -> None:
     """`train`, which imports nothing of ours, apart."""
-    import benchmarks.__main__
-    from export import islands, to_onnx, to_tensorrt, verify
-    from runtime import cli
+    from ufuser.export import islands, to_onnx, to_tensorrt, verify
+
+    from ufuser import cli
 
     for module in (benchmarks.__main__, islands, to_onnx, to_tensorrt, verify, cli):
         assert hasattr(module.main, "__wrapped__"), module

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from runtime.errors import InputError
-from runtime.sim import Scene, SimCamera, SimConfig, Timeline
-from runtime.sim import people as bodies
-from runtime.sim.cameras import ThermalCamera, VisibleCamera, counts
-from runtime.sim.light import beams_at, lamps_at
+from ufuser.runtime.errors import InputError
+from ufuser.simulation import Scene, SimCamera, SimConfig, Timeline
+from ufuser.simulation import people as bodies
+from ufuser.simulation.cameras import ThermalCamera, VisibleCamera, counts
+from ufuser.simulation.light import beams_at, lamps_at
 
 WIDTH, HEIGHT = 320, 240
 

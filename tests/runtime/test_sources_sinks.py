@@ -12,14 +12,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-
-from runtime.errors import InputError
-from runtime.files import write_bytes
-from runtime.frame import Frame
-from runtime.images import depth_kept, read_image, write_image
-from runtime.sinks import FolderSink, ImageSink, VideoSink
-from runtime.sources import SimSource, VideoSource, open_pair, open_source
-from runtime.video import yuv420
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import write_bytes
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.images import depth_kept, read_image, write_image
+from ufuser.runtime.sinks import FolderSink, ImageSink, VideoSink
+from ufuser.runtime.sources import SimSource, VideoSource, open_pair, open_source
+from ufuser.runtime.video import yuv420
 
 
 def picture(shape: tuple[int, ...], seed: int = 0, dtype: type = np.uint8) -> np.ndarray:

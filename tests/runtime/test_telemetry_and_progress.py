@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 
 import pytest
-
-from runtime.progress import Progress
-from runtime.telemetry import Durations
+from ufuser.runtime.progress import Progress
+from ufuser.runtime.telemetry import Durations
 
 
 def test_percentiles_are_not_averages() -> None:

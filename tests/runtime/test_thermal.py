@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
-
-from runtime.errors import InputError
-from runtime.frame import Frame
-from runtime.sim import Scene, SimCamera, SimConfig
-from runtime.thermal import ThermalConfig, ThermalPipeline
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.thermal import ThermalConfig, ThermalPipeline
+from ufuser.simulation import Scene, SimCamera, SimConfig
 
 TONES = ("linear", "plateau", "clahe", "fixed:500:6000")
 

@@ -9,13 +9,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-
-from train.__main__ import main
-from train.checkpoint import save_checkpoint
-from train.models import create
-from train.models.pseudo_sensing import PseudoSensing
-from train.recipe import load_recipe
-from train.trainer import Trainer
+from ufuser.train.__main__ import main
+from ufuser.train.checkpoint import save_checkpoint
+from ufuser.train.models import create
+from ufuser.train.models.pseudo_sensing import PseudoSensing
+from ufuser.train.recipe import load_recipe
+from ufuser.train.trainer import Trainer
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 
@@ -90,7 +89,9 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def plain_curve(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than a tiny run. `test_journal.py` tests it, and other processes do draw."""
-    monkeypatch.setattr("train.trainer.curve", lambda log, title: f"{title}: {len(log)} points".encode())
+    monkeypatch.setattr(
+        "ufuser.train.trainer.curve", lambda log, title: f"{title}: {len(log)} points".encode()
+    )
 
 
 @pytest.fixture

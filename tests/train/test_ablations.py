@@ -7,24 +7,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from ufuser.export.rewrite import rewrite
+from ufuser.train import fnet
+from ufuser.train.checkpoint import load_model, save_checkpoint
+from ufuser.train.data import Example, Pair, PatchSampler
+from ufuser.train.distill import DistillObjective, TaughtExample, learning_data
+from ufuser.train.emma import EmmaObjective, needs_sensing
+from ufuser.train.errors import InputError
+from ufuser.train.losses import DirectLoss
+from ufuser.train.models import FUSION_MODELS, all_options, create
+from ufuser.train.models.fnet import FNet, FNetPair
+from ufuser.train.models.pseudo_sensing import PseudoSensing
+from ufuser.train.models.ufuser import UFuser
+from ufuser.train.objective import DirectObjective, Objective
+from ufuser.train.recipe import Recipe, load_recipe
+from ufuser.train.sensing import SensingObjective
+from ufuser.train.trainer import Run, Trainer
 
-import train
-from export.rewrite import rewrite
-from train import fnet
-from train.checkpoint import load_model, save_checkpoint
-from train.data import Example, Pair, PatchSampler
-from train.distill import DistillObjective, TaughtExample, learning_data
-from train.emma import EmmaObjective, needs_sensing
-from train.errors import InputError
-from train.losses import DirectLoss
-from train.models import FUSION_MODELS, all_options, create
-from train.models.fnet import FNet, FNetPair
-from train.models.pseudo_sensing import PseudoSensing
-from train.models.ufuser import UFuser
-from train.objective import DirectObjective, Objective
-from train.recipe import Recipe, load_recipe
-from train.sensing import SensingObjective
-from train.trainer import Run, Trainer
+from ufuser import train
 
 RECIPES = Path(train.__file__).parent / "recipes"
 EVERY = sorted(RECIPES.rglob("*.toml"))

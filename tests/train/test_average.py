@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from train.__main__ import main
-from train.checkpoint import read_checkpoint, save_checkpoint
-from train.models import create
+from ufuser.train.__main__ import main
+from ufuser.train.checkpoint import read_checkpoint, save_checkpoint
+from ufuser.train.models import create
 
 
 @pytest.fixture

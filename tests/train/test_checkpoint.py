@@ -15,11 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
-
-from train.__main__ import main
-from train.checkpoint import import_release, load_model, read_checkpoint, save_checkpoint, write_atomically
-from train.errors import InputError
-from train.models.ufuser import UFuser
+from ufuser.train.__main__ import main
+from ufuser.train.checkpoint import (
+    import_release,
+    load_model,
+    read_checkpoint,
+    save_checkpoint,
+    write_atomically,
+)
+from ufuser.train.errors import InputError
+from ufuser.train.models.ufuser import UFuser
 
 State = dict[str, Tensor]
 
@@ -76,7 +81,7 @@ def test_import_through_the_command(
 ) -> None:
     """A process of its own where it is as it should be."""
     release, out = reference / "ufuser_release_layout.pth", tmp_path / "x.safetensors"
-    command = [sys.executable, "-m", "train", "import", str(release), "--out", str(out)]
+    command = [sys.executable, "-m", "ufuser.train", "import", str(release), "--out", str(out)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
     assert "ufuser, 1,517,657 parameters" in done.stdout

@@ -11,13 +11,12 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
-
-from train.__main__ import main
-from train.checkpoint import load_sensing, read_checkpoint, save_checkpoint
-from train.models import create
-from train.models.ufuser import UFuser
-from train.recipe import load_recipe
-from train.trainer import Trainer
+from ufuser.train.__main__ import main
+from ufuser.train.checkpoint import load_sensing, read_checkpoint, save_checkpoint
+from ufuser.train.models import create
+from ufuser.train.models.ufuser import UFuser
+from ufuser.train.recipe import load_recipe
+from ufuser.train.trainer import Trainer
 
 Words = Callable[..., list[str]]
 SENSING = """
@@ -200,11 +199,13 @@ def test_a_recipe_of_another_stage_and_a_crop_that_does_not_fit(
     project = emma_project
     words = sensing(project, "ir")
     as_direct = ["direct", *words[1:]]
-    assert "sensing_ir.toml is for `python -m train sensing`: expected one without" in refused(
+    assert "sensing_ir.toml is for `python -m ufuser.train sensing`: expected one without" in refused(
         capsys, as_direct
     )
     words[words.index("--recipe") + 1] = str(project / "emma.toml")
-    assert "emma.toml is for `python -m train emma`: expected one with a section" in refused(capsys, words)
+    assert "emma.toml is for `python -m ufuser.train emma`: expected one with a section" in refused(
+        capsys, words
+    )
     recipe = project / "sensing_vi.toml"
     words = sensing(project, "vi")
     recipe.write_text(recipe.read_text(encoding="utf-8").replace("crop = 16", "crop = 24"), encoding="utf-8")

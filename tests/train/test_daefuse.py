@@ -11,9 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from train.__main__ import main
-from train.adversarial import (
+from ufuser.train.__main__ import main
+from ufuser.train.adversarial import (
     AdversarialFusionObjective,
     AutoencoderObjective,
     Discriminators,
@@ -23,14 +22,14 @@ from train.adversarial import (
     structural_similarity,
     texture_loss,
 )
-from train.checkpoint import load_model, read_checkpoint
-from train.errors import InputError
-from train.journal import curve
-from train.models.daefuse import GRID, DAEFuse, GridAttention, Reconstruction, cell_means
-from train.models.discriminator import DiscriminativeBlock
-from train.processes import Share
-from train.recipe import DaeFuseRecipe, load_recipe
-from train.trainer import Trainer
+from ufuser.train.checkpoint import load_model, read_checkpoint
+from ufuser.train.errors import InputError
+from ufuser.train.journal import curve
+from ufuser.train.models.daefuse import GRID, DAEFuse, GridAttention, Reconstruction, cell_means
+from ufuser.train.models.discriminator import DiscriminativeBlock
+from ufuser.train.processes import Share
+from ufuser.train.recipe import DaeFuseRecipe, load_recipe
+from ufuser.train.trainer import Trainer
 
 CPU = torch.device("cpu")
 SMALL = {"width": 8, "heads": 2, "vit_dim": 8, "vit_blocks": 1, "vit_heads": 2}
@@ -336,7 +335,10 @@ def test_a_recipe_of_another_training_is_sent_there(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words(project, "out", "tiny.toml")) == 2
-    assert "is for `python -m train direct`: expected one with a section [daefuse]" in capsys.readouterr().err
+    assert (
+        "is for `python -m ufuser.train direct`: expected one with a section [daefuse]"
+        in capsys.readouterr().err
+    )
 
 
 def test_the_curve_shows_terms_that_only_training_has() -> None:

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from train import data
-from train.data import Pair, PatchSampler, as_float, find_pairs, read_grey, split_pairs
-from train.errors import InputError
-from train.recipe import DataRecipe
+from ufuser.train import data
+from ufuser.train.data import Pair, PatchSampler, as_float, find_pairs, read_grey, split_pairs
+from ufuser.train.errors import InputError
+from ufuser.train.recipe import DataRecipe
 
 RNG = np.random.default_rng(0)
 WritePairs = Callable[..., Path]

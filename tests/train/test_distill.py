@@ -9,22 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from train.__main__ import main
-from train.checkpoint import read_checkpoint, save_checkpoint
-from train.data import PatchSampler, as_float, find_pairs, read_grey
-from train.distill import (
+from ufuser.train.__main__ import main
+from ufuser.train.checkpoint import read_checkpoint, save_checkpoint
+from ufuser.train.data import PatchSampler, as_float, find_pairs, read_grey
+from ufuser.train.distill import (
     DistillObjective,
     Lessons,
     find_teacher,
     learning_data,
 )
-from train.errors import InputError
-from train.losses import DirectLoss
-from train.models import create
-from train.precision import Network
-from train.processes import ALONE, Share
-from train.recipe import DistillRecipe, LossRecipe, load_recipe
+from ufuser.train.errors import InputError
+from ufuser.train.losses import DirectLoss
+from ufuser.train.models import create
+from ufuser.train.precision import Network
+from ufuser.train.processes import ALONE, Share
+from ufuser.train.recipe import DistillRecipe, LossRecipe, load_recipe
 
 RECIPE = """
 name = "tiny-lite"
@@ -204,7 +203,7 @@ def test_a_run_from_the_command_line_and_its_resumption(
     weights, notes = read_checkpoint(student / "whole" / "best.safetensors")
     assert notes["model"] == "lite"
     assert len(json.loads(notes["notes"])["teacher"]) == 64
-    from train.trainer import Trainer
+    from ufuser.train.trainer import Trainer
 
     step = Trainer._train_step
 

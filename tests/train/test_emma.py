@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-
-from train.emma import EmmaObjective
-from train.errors import InputError
-from train.losses import DirectLoss, distance, masked_mean
-from train.models.pseudo_sensing import PseudoSensing
-from train.processes import Share
-from train.recipe import EmmaRecipe, LossRecipe, Recipe, TransformRecipe, load_recipe
+from ufuser.train.emma import EmmaObjective
+from ufuser.train.errors import InputError
+from ufuser.train.losses import DirectLoss, distance, masked_mean
+from ufuser.train.models.pseudo_sensing import PseudoSensing
+from ufuser.train.processes import Share
+from ufuser.train.recipe import EmmaRecipe, LossRecipe, Recipe, TransformRecipe, load_recipe
 
 CPU = torch.device("cpu")
 SIZE = (3, 1, 32, 32)

@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-
-import train
-from train.__main__ import main
-from train.checkpoint import load_model, read_checkpoint
-from train.errors import InputError
-from train.fnet import FusionLoss, RecoveryObjective, gradient_strength, ssim
-from train.models import all_options, create
-from train.models.fnet import (
+from ufuser.train.__main__ import main
+from ufuser.train.checkpoint import load_model, read_checkpoint
+from ufuser.train.errors import InputError
+from ufuser.train.fnet import FusionLoss, RecoveryObjective, gradient_strength, ssim
+from ufuser.train.models import all_options, create
+from ufuser.train.models.fnet import (
     LCSC,
     LZSC,
     FNet,
@@ -27,8 +25,10 @@ from train.models.fnet import (
     sigmoidal_threshold,
     soft_threshold,
 )
-from train.models.fnet_joined import kernel_in_blocks
-from train.recipe import FNetRecipe, load_recipe, tomllib
+from ufuser.train.models.fnet_joined import kernel_in_blocks
+from ufuser.train.recipe import FNetRecipe, load_recipe, tomllib
+
+from ufuser import train
 
 RECIPES = Path(train.__file__).parent / "recipes"
 ABLATIONS = RECIPES / "ablations_fnet"

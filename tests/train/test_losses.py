@@ -7,10 +7,9 @@ import itertools
 import pytest
 import torch
 from torch import Tensor
-
-from train.losses import DirectLoss, intensity_target, sobel, stronger_gradient, structure_map
-from train.models.ufuser import UFuser
-from train.recipe import LossRecipe
+from ufuser.train.losses import DirectLoss, intensity_target, sobel, stronger_gradient, structure_map
+from ufuser.train.models.ufuser import UFuser
+from ufuser.train.recipe import LossRecipe
 
 SIZE = (1, 1, 24, 32)
 

@@ -13,15 +13,21 @@ import cv2
 import pytest
 import torch
 from torch import nn
-
-from train.errors import InputError
-from train.processes import ALONE, Share, first_alone, has_own_statistics, joined, mean_over, wait
+from ufuser.train.errors import InputError
+from ufuser.train.processes import ALONE, Share, first_alone, has_own_statistics, joined, mean_over, wait
 
 NUMBERS = ("train", "validation", "train_equivariance", "validation_sensing_vi")
 
 
 def torchrun(words: list[str], processes: int = 2) -> subprocess.CompletedProcess[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "train"]
+    launcher = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+        "-m",
+        "ufuser.train",
+    ]
     command = [sys.executable, *launcher, *words]
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
 

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from train.data import Pair, as_float, find_pairs, read_grey
-from train.errors import InputError
-from train.pseudo_fusers import FUSERS, write_fused
-from train.sensing import PseudoExample, examples, examples_in_turn, find_fused
+from ufuser.train.data import Pair, as_float, find_pairs, read_grey
+from ufuser.train.errors import InputError
+from ufuser.train.pseudo_fusers import FUSERS, write_fused
+from ufuser.train.sensing import PseudoExample, examples, examples_in_turn, find_fused
 
 RNG = np.random.default_rng(0)
 each = pytest.mark.parametrize("name", list(FUSERS))

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from train.__main__ import main
-from train.checkpoint import load_model, load_sensing, read_checkpoint, save_checkpoint
-from train.errors import InputError
-from train.models import create
-from train.models.pseudo_sensing import PseudoSensing
+from ufuser.train.__main__ import main
+from ufuser.train.checkpoint import load_model, load_sensing, read_checkpoint, save_checkpoint
+from ufuser.train.errors import InputError
+from ufuser.train.models import create
+from ufuser.train.models.pseudo_sensing import PseudoSensing
 
 
 def seeded_weights(layout: dict[str, list[int]]) -> dict[str, torch.Tensor]:

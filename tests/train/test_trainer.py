@@ -16,15 +16,14 @@ import cv2
 import pytest
 import torch
 from torch import nn
-
-from train.__main__ import main
-from train.checkpoint import load_model, read_checkpoint
-from train.data import find_pairs, split_pairs
-from train.errors import InputError
-from train.losses import DirectLoss
-from train.objective import DirectObjective, pad_to_multiple
-from train.recipe import OptimRecipe, load_recipe
-from train.trainer import Run, Trainer, learning_rate
+from ufuser.train.__main__ import main
+from ufuser.train.checkpoint import load_model, read_checkpoint
+from ufuser.train.data import find_pairs, split_pairs
+from ufuser.train.errors import InputError
+from ufuser.train.losses import DirectLoss
+from ufuser.train.objective import DirectObjective, pad_to_multiple
+from ufuser.train.recipe import OptimRecipe, load_recipe
+from ufuser.train.trainer import Run, Trainer, learning_rate
 
 
 def arguments(project: Path, *more: str, out: str = "out") -> list[str]:
@@ -34,8 +33,12 @@ def arguments(project: Path, *more: str, out: str = "out") -> list[str]:
 
 
 def start(project: Path, *more: str, code: str = "") -> subprocess.Popen[str]:
-    """A training in a process of its own, by `python -m train` or by a line of Python."""
-    command = [sys.executable, *(["-c", code] if code else ["-m", "train"]), *arguments(project, *more)]
+    """A training in a process of its own, by `python -m ufuser.train` or by a line of Python."""
+    command = [
+        sys.executable,
+        *(["-c", code] if code else ["-m", "ufuser.train"]),
+        *arguments(project, *more),
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

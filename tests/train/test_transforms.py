@@ -8,9 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-
-from train.recipe import TransformRecipe
-from train.transforms import REFLECTIONS, Reflection, Rotation, Shift, Transformation, TransformationGroup
+from ufuser.train.recipe import TransformRecipe
+from ufuser.train.transforms import (
+    REFLECTIONS,
+    Reflection,
+    Rotation,
+    Shift,
+    Transformation,
+    TransformationGroup,
+)
 
 sizes = st.tuples(st.integers(8, 24), st.integers(8, 24))
 shifts = st.builds(Shift, st.integers(-40, 40), st.integers(-40, 40))

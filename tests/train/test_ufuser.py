@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-
-from train.checkpoint import import_release, load_weights
-from train.errors import InputError
-from train.models import create
-from train.models.ufuser import UFuser
+from ufuser.train.checkpoint import import_release, load_weights
+from ufuser.train.errors import InputError
+from ufuser.train.models import create
+from ufuser.train.models.ufuser import UFuser
 
 
 @pytest.mark.parametrize("size", ["64x64", "96x128", "128x160"])

@@ -4,7 +4,7 @@ Everything deep happens at a fraction of the resolution; what comes back to full
 how to mix the two that are there. So detail comes from the sources, sharp, however few channels the network has.
 
 The convolutions have branches while they are trained (after Ding et al., "RepVGG", CVPR 2021, without
-normalisation); `export.rewrite` folds each into the one 3×3 kernel that it is.
+normalisation); `ufuser.export.rewrite` folds each into the one 3×3 kernel that it is.
 """
 
 # What a module's call returns is Any to PyTorch's types; here it is always a Tensor.

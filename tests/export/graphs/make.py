@@ -11,13 +11,12 @@ from pathlib import Path
 import onnx
 import torch
 from torch import nn
-
-from export.precision import to_half
-from export.rewrite import rewrite
-from export.rewrite_fnet import with_parts
-from export.to_onnx import trace
-from train.models.daefuse import DAEFuse
-from train.models.fnet import FNet
+from ufuser.export.precision import to_half
+from ufuser.export.rewrite import rewrite
+from ufuser.export.rewrite_fnet import with_parts
+from ufuser.export.to_onnx import trace
+from ufuser.train.models.daefuse import DAEFuse
+from ufuser.train.models.fnet import FNet
 
 HERE = Path(__file__).parent
 MODELS = ("fnet", "daefuse")

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ufuser.runtime.clock import Clock
+from ufuser.runtime.frame import FusedFrame
+from ufuser.runtime.sources.playback import Faults, Player
+from ufuser.runtime.streaming import Stream, StreamConfig
+from ufuser.simulation import SimConfig, Timeline
 
-from runtime import Fuser
-from runtime.clock import Clock
-from runtime.frame import FusedFrame
-from runtime.sim import SimConfig, Timeline
-from runtime.sources.playback import Faults, Player
-from runtime.streaming import Stream, StreamConfig
+from ufuser import Fuser
 
 SIZE = (48, 64)
 """Height and width."""
@@ -108,8 +108,8 @@ class _AsFile:
     live = False
 
     def __init__(self, player: Player, feed: CheapFeed, timeline: Timeline) -> None:
-        from runtime.frame import Frame
-        from runtime.sources.playback import FileReader
+        from ufuser.runtime.frame import Frame
+        from ufuser.runtime.sources.playback import FileReader
 
         def frames() -> Iterator[Frame]:
             index = 0

@@ -1,4 +1,4 @@
-"""`runtime.stream` in somebody's own program."""
+"""`ufuser.stream` in somebody's own program."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from ufuser.runtime.errors import InputError
 
-import runtime
-from runtime.errors import InputError
+import ufuser
 
 IR, VI = "sim://thermal?size=64x64&bits=14&fps=20", "sim://visible?size=64x64&fps=20"
 
@@ -34,7 +34,7 @@ def folders(tmp_path: Path) -> tuple[str, str]:
 
 def test_frames_with_stamps_and_pictures(max_model: Path) -> None:
     began, frames = time.monotonic(), []
-    for fused in runtime.stream(ir=IR, vi=VI, model=str(max_model)):
+    for fused in ufuser.stream(ir=IR, vi=VI, model=str(max_model)):
         frames.append(fused)
         if len(frames) == 5:
             break
@@ -48,7 +48,7 @@ def test_frames_with_stamps_and_pictures(max_model: Path) -> None:
 
 
 def test_leaving_the_loop_lets_go_of_everything(max_model: Path) -> None:
-    frames = runtime.stream(ir=IR, vi=VI, model=str(max_model), out=["null:"])
+    frames = ufuser.stream(ir=IR, vi=VI, model=str(max_model), out=["null:"])
     next(frames)
     assert {"ufuser ir camera", "ufuser vi camera", "ufuser fuse"} <= threads()
     frames.close()
@@ -62,7 +62,7 @@ def test_of_files_every_frame_comes_however_slow_the_program(
     folders: tuple[str, str], max_model: Path
 ) -> None:
     levels = []
-    for fused in runtime.stream(*folders, model=str(max_model)):
+    for fused in ufuser.stream(*folders, model=str(max_model)):
         time.sleep(0.01)
         levels.append(int(fused.image[5, 5, 0]))
     assert levels == [10 * index for index in range(20)]
@@ -70,7 +70,7 @@ def test_of_files_every_frame_comes_however_slow_the_program(
 
 def test_of_cameras_a_slow_program_gets_the_newest(max_model: Path) -> None:
     late = []
-    for fused in runtime.stream(ir=IR, vi=VI, model=str(max_model)):
+    for fused in ufuser.stream(ir=IR, vi=VI, model=str(max_model)):
         late.append(time.monotonic() - fused.timestamp)
         if len(late) == 6:
             break
@@ -80,7 +80,7 @@ def test_of_cameras_a_slow_program_gets_the_newest(max_model: Path) -> None:
 
 def test_a_lost_camera_is_a_flag(max_model: Path) -> None:
     silent = f"{IR}&silent=0.4-60"
-    for fused in runtime.stream(ir=silent, vi=VI, model=str(max_model), lost_after=0.3):
+    for fused in ufuser.stream(ir=silent, vi=VI, model=str(max_model), lost_after=0.3):
         if "ir-lost" in fused.flags:
             break
     np.testing.assert_array_equal(fused.image, fused.vi)
@@ -88,19 +88,19 @@ def test_a_lost_camera_is_a_flag(max_model: Path) -> None:
 
 def test_errors(folders: tuple[str, str], tmp_path: Path, max_model: Path) -> None:
     with pytest.raises(InputError, match="--sync newest"):
-        runtime.stream(*folders, sync="newest")
+        ufuser.stream(*folders, sync="newest")
     with pytest.raises(TypeError, match="unexpected keyword"):
-        runtime.stream(*folders, colour=True)
+        ufuser.stream(*folders, colour=True)
     with pytest.raises(InputError, match="no folder"):
-        next(runtime.stream(f"folder:{tmp_path}/gone", folders[1]))
+        next(ufuser.stream(f"folder:{tmp_path}/gone", folders[1]))
     (tmp_path / "ir" / "07.png").write_bytes(b"no picture")
-    frames = runtime.stream(*folders, model=str(max_model))
+    frames = ufuser.stream(*folders, model=str(max_model))
     with pytest.raises(InputError, match=r"07\.png cannot be read"):
         list(frames)
 
 
 def test_a_calibration_brings_infrared_onto_the_visible(tmp_path: Path, max_model: Path) -> None:
-    from runtime.alignment import Calibration
+    from ufuser.runtime.alignment import Calibration
 
     for side, shape in (("ir", (24, 32)), ("vi", (48, 64))):
         (tmp_path / side).mkdir()
@@ -113,7 +113,7 @@ def test_a_calibration_brings_infrared_onto_the_visible(tmp_path: Path, max_mode
     shift = np.asarray([[1.0, 0, -10], [0, 1, 0], [0, 0, 1]])
     Calibration((128, 96), (128, 96), shift, offset_s=0.02).save(tmp_path / "pair.json")
     folders = f"folder:{tmp_path}/ir", f"folder:{tmp_path}/vi"
-    frames = list(runtime.stream(*folders, model=str(max_model), calibration=str(tmp_path / "pair.json")))
+    frames = list(ufuser.stream(*folders, model=str(max_model), calibration=str(tmp_path / "pair.json")))
     assert len(frames) == 4
     warm = np.argwhere(frames[2].ir > 150)
     # The square's 8..11 at half size is 16..23, five pixels further to the right.
@@ -123,12 +123,12 @@ def test_a_calibration_brings_infrared_onto_the_visible(tmp_path: Path, max_mode
     (tmp_path / "vi" / "0.png").unlink()
     cv2.imwrite(str(tmp_path / "vi" / "0.png"), np.zeros((48, 80), np.uint8))
     with pytest.raises(InputError, match="same aspect"):
-        list(runtime.stream(*folders, model=str(max_model), calibration=str(tmp_path / "pair.json")))
+        list(ufuser.stream(*folders, model=str(max_model), calibration=str(tmp_path / "pair.json")))
 
 
 def test_an_open_fuser_can_be_given(folders: tuple[str, str], max_model: Path) -> None:
-    fuser = runtime.Fuser.open(max_model, threads=1)
-    frames: list[Any] = list(runtime.stream(*folders, fuser=fuser, grey=True))
+    fuser = ufuser.Fuser.open(max_model, threads=1)
+    frames: list[Any] = list(ufuser.stream(*folders, fuser=fuser, grey=True))
     assert len(frames) == 20
     assert frames[3].image.shape == (32, 48)
 
@@ -137,14 +137,14 @@ def test_the_engine_is_told_that_the_cores_are_shared(
     folders: tuple[str, str], max_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = []
-    opened = runtime.Fuser.open
+    opened = ufuser.Fuser.open
 
-    def watched(*given: Any, **more: Any) -> runtime.Fuser:
+    def watched(*given: Any, **more: Any) -> ufuser.Fuser:
         told.append(more)
         return opened(*given, **more)
 
-    monkeypatch.setattr(runtime.Fuser, "open", watched)
-    assert len(list(runtime.stream(*folders, model=str(max_model)))) == 20
+    monkeypatch.setattr(ufuser.Fuser, "open", watched)
+    assert len(list(ufuser.stream(*folders, model=str(max_model)))) == 20
     assert told == [{"shared": True}]
 
 
@@ -160,7 +160,7 @@ def test_the_example_finds_what_moves(
             if side == "ir":  # somebody warm walks through the dark
                 image[40:90, 10 + 3 * index : 30 + 3 * index] = 230
             cv2.imwrite(str(tmp_path / side / f"{index:02d}.png"), cv2.merge([image] * 3))
-    path = Path(runtime.__file__).parents[1] / "examples" / "detect_people.py"
+    path = Path(ufuser.__file__).parents[1] / "examples" / "detect_people.py"
     spec = importlib.util.spec_from_file_location("detect_people", path)
     assert spec is not None
     assert spec.loader is not None

@@ -13,18 +13,17 @@ from urllib.parse import parse_qsl
 import cv2
 import numpy as np
 import pytest
-
-from runtime.clock import Clock
-from runtime.errors import InputError
-from runtime.frame import Frame
-from runtime.sinks import VideoSink
-from runtime.sources import v4l2, v4l2_formats
-from runtime.sources.camera import Camera, Status
-from runtime.sources.gstreamer import GStreamerCamera, complete, csi_pipeline
-from runtime.sources.opening import Cameras
-from runtime.sources.stamps import StampMap
-from runtime.sources.v4l2 import V4l2Camera, counts
-from runtime.uri import Uri, split
+from ufuser.runtime.clock import Clock
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.sinks import VideoSink
+from ufuser.runtime.sources import v4l2, v4l2_formats
+from ufuser.runtime.sources.camera import Camera, Status
+from ufuser.runtime.sources.gstreamer import GStreamerCamera, complete, csi_pipeline
+from ufuser.runtime.sources.opening import Cameras
+from ufuser.runtime.sources.stamps import StampMap
+from ufuser.runtime.sources.v4l2 import V4l2Camera, counts
+from ufuser.runtime.uri import Uri, split
 
 # Stamps
 

@@ -29,7 +29,7 @@ def start(tmp_path: Path, max_model: Path) -> Iterator[Start]:
     running: list[subprocess.Popen[str]] = []
 
     def begin(*args: object, shell: str = "") -> subprocess.Popen[str]:
-        words = [sys.executable, "-m", "runtime", "stream", "--ir", IR, "--vi", VI, "--model", str(max_model)]
+        words = [sys.executable, "-m", "ufuser", "stream", "--ir", IR, "--vi", VI, "--model", str(max_model)]
         words += list(map(str, args))
         if shell:
             words = ["bash", "-c", f'{shell}; exec "$@"', "bash", *words]

@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from runtime.errors import InputError
-from runtime.pairing import IR_LOST, VI_LOST, PairingConfig
-from runtime.sources.playback import Faults
-from runtime.streaming import StreamConfig
-from runtime.streaming.intake import Patience
-from runtime.streaming.outlet import STALE
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.pairing import IR_LOST, VI_LOST, PairingConfig
+from ufuser.runtime.sources.playback import Faults
+from ufuser.runtime.streaming import StreamConfig
+from ufuser.runtime.streaming.intake import Patience
+from ufuser.runtime.streaming.outlet import STALE
 
 SPEED = 5.0
 """Five seconds of the cameras in one."""

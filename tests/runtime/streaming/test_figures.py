@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from runtime.clock import Clock
-from runtime.frame import Frame
-from runtime.telemetry import Rate, Telemetry, sensors
-from runtime.telemetry.histogram import BOUNDS, Histogram
-from runtime.telemetry.prometheus import exposition
+from ufuser.runtime.clock import Clock
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.telemetry import Rate, Telemetry, sensors
+from ufuser.runtime.telemetry.histogram import BOUNDS, Histogram
+from ufuser.runtime.telemetry.prometheus import exposition
 
 
 @given(st.lists(st.floats(1e-5, 1e3), min_size=1, max_size=300), st.sampled_from([50, 95, 99]))

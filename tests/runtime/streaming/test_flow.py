@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from runtime.clock import Clock
-from runtime.errors import InputError
-from runtime.pairing import PairingConfig
-from runtime.sinks.stream import SinkDown
-from runtime.streaming import StreamConfig
-from runtime.streaming.flow import Closed, Lanes, Queue
+from ufuser.runtime.clock import Clock
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.pairing import PairingConfig
+from ufuser.runtime.sinks.stream import SinkDown
+from ufuser.runtime.streaming import StreamConfig
+from ufuser.runtime.streaming.flow import Closed, Lanes, Queue
 
 # Queues
 

@@ -10,15 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-
-from runtime.clock import Clock
-from runtime.errors import InputError
-from runtime.frame import FusedFrame
-from runtime.sinks.opening import open_sink
-from runtime.sinks.recording import Recording
-from runtime.sinks.simple import Window
-from runtime.uri import split
-from runtime.web.server import Access
+from ufuser.runtime.clock import Clock
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import FusedFrame
+from ufuser.runtime.sinks.opening import open_sink
+from ufuser.runtime.sinks.recording import Recording
+from ufuser.runtime.sinks.simple import Window
+from ufuser.runtime.uri import split
+from ufuser.runtime.web.server import Access
 
 pytest.importorskip("av")
 FORMATS = ["x.mp4", "x.mkv", "x.mkv?codec=h264", "x.mkv?codec=mjpeg", "x.avi"]

@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from runtime.clock import Clock
-from runtime.errors import InputError
-from runtime.frame import FusedFrame
-from runtime.sinks.push import RtspPush
-from runtime.sinks.stream import SinkDown
-from runtime.sources.camera import Status
-from runtime.sources.rtsp import RtspCamera
-from runtime.uri import split
+from ufuser.runtime.clock import Clock
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import FusedFrame
+from ufuser.runtime.sinks.push import RtspPush
+from ufuser.runtime.sinks.stream import SinkDown
+from ufuser.runtime.sources.camera import Status
+from ufuser.runtime.sources.rtsp import RtspCamera
+from ufuser.runtime.uri import split
 
 av = pytest.importorskip("av")
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from runtime.errors import InputError
-from runtime.uri import mask, number, scheme_of, seconds, size, split, switch, whole
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.uri import mask, number, scheme_of, seconds, size, split, switch, whole
 
 
 @pytest.mark.parametrize(

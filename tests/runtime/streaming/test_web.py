@@ -13,14 +13,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-
-from runtime.clock import Clock
-from runtime.errors import InputError
-from runtime.frame import FusedFrame
-from runtime.sinks.page import PageSink, page_address
-from runtime.telemetry import Telemetry
-from runtime.uri import split
-from runtime.web.server import Access, Server, is_loopback
+from ufuser.runtime.clock import Clock
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import FusedFrame
+from ufuser.runtime.sinks.page import PageSink, page_address
+from ufuser.runtime.telemetry import Telemetry
+from ufuser.runtime.uri import split
+from ufuser.runtime.web.server import Access, Server, is_loopback
 
 TOKEN = "correct horse"
 

@@ -12,19 +12,19 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from runtime import models
-from runtime.cli.options import add_fuser_options, open_fuser, which
-from runtime.contact_sheet import Row, contact_sheet
-from runtime.errors import InputError
-from runtime.files import make_folder, require_writable, write_bytes
-from runtime.frame import Frame
-from runtime.fuser import Fuser
-from runtime.images import write_image
-from runtime.machine import Machine, versions
-from runtime.progress import Progress
-from runtime.sinks import VideoSink
-from runtime.sources import open_pair
-from runtime.telemetry import Durations
+from ufuser.cli.options import add_fuser_options, open_fuser, which
+from ufuser.runtime import models
+from ufuser.runtime.contact_sheet import Row, contact_sheet
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import make_folder, require_writable, write_bytes
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.fuser import Fuser
+from ufuser.runtime.images import write_image
+from ufuser.runtime.machine import Machine, versions
+from ufuser.runtime.progress import Progress
+from ufuser.runtime.sinks import VideoSink
+from ufuser.runtime.sources import open_pair
+from ufuser.runtime.telemetry import Durations
 
 _FPS = 12
 _MOMENTS = 4

@@ -1,10 +1,10 @@
-"""`python -m runtime` is `ufuser`."""
+"""`python -m ufuser` is `ufuser`."""
 
 from __future__ import annotations
 
 import sys
 
-from runtime.cli import main
+from ufuser.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,9 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from types import FrameType, ModuleType
 from typing import NoReturn
 
-from runtime.cli import doctor
-from runtime.errors import InputError
-from runtime.pipes import ends_with_its_reader
+from ufuser.cli import doctor
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.pipes import ends_with_its_reader
 
 try:
     import cv2
@@ -23,7 +23,7 @@ except ImportError as e:  # not installed, or without a library of the system's
     COMMANDS: tuple[ModuleType, ...] = (doctor,)
     OPENCV_FAILURE = str(e).splitlines()[0]
 else:
-    from runtime.cli import calibrate, demo, explain, fuse, stream
+    from ufuser.cli import calibrate, demo, explain, fuse, stream
 
     COMMANDS = (fuse, stream, explain, calibrate, demo, doctor)
     OPENCV_FAILURE = ""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-
-from runtime.sim.geometry import Floats
+from ufuser.simulation.geometry import Floats
 
 
 def fractal_tile(seed: int, size: int = 512, slope: float = 1.0) -> Floats:

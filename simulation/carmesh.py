@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.sim.geometry import Floats, Vec3
+from ufuser.simulation.geometry import Floats, Vec3
 
 # A body is lofted through stations along its length. Each is
 # (z, sill y, half width, waist y, half width, shoulder y, half width, roof y, half width), metres.

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from runtime.checks import Check, all_checks
-from runtime.machine import Machine
+from ufuser.runtime.checks import Check, all_checks
+from ufuser.runtime.machine import Machine
 
 BROKEN = 1
 """Exit code when the default path does not work."""

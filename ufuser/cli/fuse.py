@@ -15,17 +15,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.cli.inputs import Inputs, frames_left, open_inputs
-from runtime.cli.options import add_fuser_options, open_fuser
-from runtime.color import luma
-from runtime.errors import InputError
-from runtime.frame import Frame
-from runtime.fuser import Fuser
-from runtime.images import depth_kept
-from runtime.medical import arrange
-from runtime.progress import Progress
-from runtime.sinks import FolderSink, ImageSink, Sink, VideoSink
-from runtime.telemetry import Durations
+from ufuser.cli.inputs import Inputs, frames_left, open_inputs
+from ufuser.cli.options import add_fuser_options, open_fuser
+from ufuser.runtime.color import luma
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.fuser import Fuser
+from ufuser.runtime.images import depth_kept
+from ufuser.runtime.medical import arrange
+from ufuser.runtime.progress import Progress
+from ufuser.runtime.sinks import FolderSink, ImageSink, Sink, VideoSink
+from ufuser.runtime.telemetry import Durations
 
 _RAW_BELOW = 65536 // 4
 """A 16-bit infrared picture that stays below holds a 14-bit camera's raw counts, most likely; CT is stored so, too."""

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-
-from runtime.sim.carmesh import STUFF, Mesh
-from runtime.sim.geometry import CAMERA_HEIGHT, NEAR_Z, Bools, Floats, Pinhole, Vec3
-from runtime.sim.light import AMBIENT, Arriving, Beam
-from runtime.sim.paint import Canvas, Patch
+from ufuser.simulation.carmesh import STUFF, Mesh
+from ufuser.simulation.geometry import CAMERA_HEIGHT, NEAR_Z, Bools, Floats, Pinhole, Vec3
+from ufuser.simulation.light import AMBIENT, Arriving, Beam
+from ufuser.simulation.paint import Canvas, Patch
 
 _ALBEDO: dict[str, Vec3] = {
     "paint": (0.0, 0.0, 0.0),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-
-from runtime.sim.geometry import Bools, Floats
-from runtime.sim.layout import Building
-from runtime.sim.surfaces import Material, Textures, apparent
-from runtime.sim.texture import hash01, ramp, sample
+from ufuser.simulation.geometry import Bools, Floats
+from ufuser.simulation.layout import Building
+from ufuser.simulation.surfaces import Material, Textures, apparent
+from ufuser.simulation.texture import hash01, ramp, sample
 
 
 def facade(tex: Textures, house: Building, s: Floats, y: Floats, footprint: Floats) -> Material:

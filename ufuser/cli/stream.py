@@ -13,16 +13,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from runtime.cli.options import AUTO_MODEL, which
-from runtime.engines import AUTO, ENGINES
-from runtime.errors import InputError
-from runtime.files import write_bytes
-from runtime.pairing import MODES
-from runtime.progress import Progress
-from runtime.streaming.options import StreamOptions, read_toml
-from runtime.streaming.session import session
-from runtime.streaming.stream import Stream
-from runtime.uri import seconds
+from ufuser.cli.options import AUTO_MODEL, which
+from ufuser.runtime.engines import AUTO, ENGINES
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import write_bytes
+from ufuser.runtime.pairing import MODES
+from ufuser.runtime.progress import Progress
+from ufuser.runtime.streaming.options import StreamOptions, read_toml
+from ufuser.runtime.streaming.session import session
+from ufuser.runtime.streaming.stream import Stream
+from ufuser.runtime.uri import seconds
 
 SINK_FAILED = 1
 _LOOK = 0.1

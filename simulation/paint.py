@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.sim.geometry import Floats
+from ufuser.simulation.geometry import Floats
 
 _SHIFT = 6
 """Fractional bits handed to OpenCV: motion of 1/64 of a supersampled pixel still shows."""

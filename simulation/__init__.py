@@ -14,12 +14,11 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.errors import InputError
-from runtime.sim.cameras import ThermalCamera, VisibleCamera
-from runtime.sim.config import SimConfig
-from runtime.sim.scene import Box, Scene
-from runtime.sim.timeline import Timeline
+from ufuser.runtime.errors import InputError
+from ufuser.simulation.cameras import ThermalCamera, VisibleCamera
+from ufuser.simulation.config import SimConfig
+from ufuser.simulation.scene import Box, Scene
+from ufuser.simulation.timeline import Timeline
 
 __all__ = ["Box", "Scene", "SimCamera", "SimConfig", "Timeline"]
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-
-from runtime.sim import vehicles
-from runtime.sim.actors import Cast
-from runtime.sim.backdrop import render_backdrop
-from runtime.sim.furniture import Fixture, fixtures
-from runtime.sim.geometry import NEAR_Z, Floats, Pinhole
-from runtime.sim.layout import plan
-from runtime.sim.light import beams_at, lamps_at
-from runtime.sim.paint import Patch, lay
-from runtime.sim.people import Person
-from runtime.sim.surfaces import Textures
-from runtime.sim.vehicles import Vehicle
+from ufuser.simulation import vehicles
+from ufuser.simulation.actors import Cast
+from ufuser.simulation.backdrop import render_backdrop
+from ufuser.simulation.furniture import Fixture, fixtures
+from ufuser.simulation.geometry import NEAR_Z, Floats, Pinhole
+from ufuser.simulation.layout import plan
+from ufuser.simulation.light import beams_at, lamps_at
+from ufuser.simulation.paint import Patch, lay
+from ufuser.simulation.people import Person
+from ufuser.simulation.surfaces import Textures
+from ufuser.simulation.vehicles import Vehicle
 
 STREET_HEAT = 11.5
 """Degrees Celsius of what a parked car stands on."""

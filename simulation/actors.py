@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-
-from runtime.sim.carmesh import KINDS, Mesh, build
-from runtime.sim.geometry import Vec3
-from runtime.sim.layout import LANE_ONCOMING, LANE_OUTGOING, PAINTS, Layout
-from runtime.sim.people import STRIDE, Look, Person
-from runtime.sim.vehicles import Vehicle
+from ufuser.simulation.carmesh import KINDS, Mesh, build
+from ufuser.simulation.geometry import Vec3
+from ufuser.simulation.layout import LANE_ONCOMING, LANE_OUTGOING, PAINTS, Layout
+from ufuser.simulation.people import STRIDE, Look, Person
+from ufuser.simulation.vehicles import Vehicle
 
 CYCLE = 48.0
 """Seconds."""

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import InputError
-from runtime.sources import ImagesSource, Source, VideoSource, kind_of, open_pair, pictures_in
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.sources import ImagesSource, Source, VideoSource, kind_of, open_pair, pictures_in
 
 _NAMED = 5
 """How many of many files a message names."""

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.sim.geometry import Floats, Pinhole, Vec3
-from runtime.sim.light import AMBIENT, Arriving
-from runtime.sim.paint import Canvas, Patch
+from ufuser.simulation.geometry import Floats, Pinhole, Vec3
+from ufuser.simulation.light import AMBIENT, Arriving
+from ufuser.simulation.paint import Canvas, Patch
 
 STRIDE = 1.42
 """Metres walked in one full gait cycle (two steps) by someone 1.75 m tall."""

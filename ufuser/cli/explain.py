@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from runtime.color import luma
-from runtime.contact_sheet import Layout, Row, contact_sheet
-from runtime.engines import Image
-from runtime.errors import InputError
-from runtime.explain import FEATURES, PARTS, Explanation, explain
-from runtime.files import make_folder, write_bytes
-from runtime.images import as_uint8, read_image, write_image
+from ufuser.runtime.color import luma
+from ufuser.runtime.contact_sheet import Layout, Row, contact_sheet
+from ufuser.runtime.engines import Image
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.explain import FEATURES, PARTS, Explanation, explain
+from ufuser.runtime.files import make_folder, write_bytes
+from ufuser.runtime.images import as_uint8, read_image, write_image
 
 _CALLED = {"unique_ir": "unique infrared", "common": "common", "unique_vi": "unique visible"}
 _EPILOG = """\

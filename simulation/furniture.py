@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-
-from runtime.sim.geometry import Floats, Pinhole, Vec3
-from runtime.sim.layout import FRONT_RIGHT, KERB_RIGHT, POST_HEIGHT, Layout, Post, Tree
-from runtime.sim.light import AMBIENT, SODIUM, Lamp, lamp_field
-from runtime.sim.paint import Canvas, Patch
+from ufuser.simulation.geometry import Floats, Pinhole, Vec3
+from ufuser.simulation.layout import FRONT_RIGHT, KERB_RIGHT, POST_HEIGHT, Layout, Post, Tree
+from ufuser.simulation.light import AMBIENT, SODIUM, Lamp, lamp_field
+from ufuser.simulation.paint import Canvas, Patch
 
 
 @dataclass(frozen=True, slots=True)

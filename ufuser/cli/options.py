@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from runtime import models
-from runtime.engines import AUTO, ENGINES
-from runtime.engines.openvino import CPU_PRECISIONS
-from runtime.fuser import Fuser
+from ufuser.runtime import models
+from ufuser.runtime.engines import AUTO, ENGINES
+from ufuser.runtime.engines.openvino import CPU_PRECISIONS
+from ufuser.runtime.fuser import Fuser
 
 AUTO_MODEL = f"{models.AUTO}: ufuser where --engine is a GPU's, else lite"
 

@@ -10,19 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runtime.alignment import Aligner, Calibration, Residual, Size
-from runtime.calibration.board import PATTERNS, Board, calibrate_board
-from runtime.calibration.check import check_picture
-from runtime.calibration.clicking import click_points
-from runtime.calibration.fit import FEWEST_FOR_LENS, Start, fit
-from runtime.calibration.grab import Wish, grab_frames, grab_pairs
-from runtime.calibration.offset import Recording, find_offset
-from runtime.calibration.parallax import table
-from runtime.calibration.points import read_points, require_inside
-from runtime.calibration.refine import left_over, refine, rough_start
-from runtime.errors import InputError
-from runtime.files import require_writable
-from runtime.images import require_image_suffix, write_image
+from ufuser.runtime.alignment import Aligner, Calibration, Residual, Size
+from ufuser.runtime.calibration.board import PATTERNS, Board, calibrate_board
+from ufuser.runtime.calibration.check import check_picture
+from ufuser.runtime.calibration.clicking import click_points
+from ufuser.runtime.calibration.fit import FEWEST_FOR_LENS, Start, fit
+from ufuser.runtime.calibration.grab import Wish, grab_frames, grab_pairs
+from ufuser.runtime.calibration.offset import Recording, find_offset
+from ufuser.runtime.calibration.parallax import table
+from ufuser.runtime.calibration.points import read_points, require_inside
+from ufuser.runtime.calibration.refine import left_over, refine, rough_start
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import require_writable
+from ufuser.runtime.images import require_image_suffix, write_image
 
 _FOV, _BASELINE = 50.0, 0.06
 """Degrees and metres the parallax table assumes, and says so, where they are not known."""

@@ -8,12 +8,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from runtime.sim import people, vehicles
-from runtime.sim.geometry import Floats, View
-from runtime.sim.light import HEADLIGHT, beam_field, beams_at, lamps_at
-from runtime.sim.paint import Patch, lay
-from runtime.sim.scene import STREET_HEAT, Scene
+from ufuser.simulation import people, vehicles
+from ufuser.simulation.geometry import Floats, View
+from ufuser.simulation.light import HEADLIGHT, beam_field, beams_at, lamps_at
+from ufuser.simulation.paint import Patch, lay
+from ufuser.simulation.scene import STREET_HEAT, Scene
 
 _EXPOSURE = 0.26
 """Radiance at which the response is half way to white, squared: a fast lens at 1/25 s."""

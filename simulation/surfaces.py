@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-
-from runtime.sim.geometry import Floats
-from runtime.sim.layout import (
+from ufuser.simulation.geometry import Floats
+from ufuser.simulation.layout import (
     CROSSING,
     KERB_LEFT,
     KERB_RIGHT,
@@ -17,7 +16,7 @@ from runtime.sim.layout import (
     PARKING_LEFT,
     PARKING_RIGHT,
 )
-from runtime.sim.texture import fractal_tile, hash01, ramp, sample
+from ufuser.simulation.texture import fractal_tile, hash01, ramp, sample
 
 AIR = 8.0
 """Degrees Celsius."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-
-from runtime.sim.geometry import Vec3
-from runtime.sim.light import LED, SHOP, SODIUM, Lamp
+from ufuser.simulation.geometry import Vec3
+from ufuser.simulation.light import LED, SHOP, SODIUM, Lamp
 
 KERB_LEFT, KERB_RIGHT = -8.9, 2.4
 PARKING_LEFT, PARKING_RIGHT = -6.8, -0.4

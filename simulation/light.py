@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-
-from runtime.sim.geometry import Floats, Vec3
+from ufuser.simulation.geometry import Floats, Vec3
 
 SODIUM: Vec3 = (0.30, 0.66, 1.00)
 LED: Vec3 = (0.92, 0.95, 1.00)

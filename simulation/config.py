@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from runtime.errors import InputError
-from runtime.sim.geometry import Pinhole, View
+from ufuser.runtime.errors import InputError
+from ufuser.simulation.geometry import Pinhole, View
 
 KINDS = ("visible", "thermal")
 SMALLEST, LARGEST = 64, 4096
@@ -54,7 +54,7 @@ class SimConfig:
     offset_ms: float = 0.0
     """Added to every stamp: how far this camera's clock is ahead."""
     fov: float = 0.0
-    """Degrees across the picture; 0 is the street's own view, about 53. See `runtime.sim.geometry.View`."""
+    """Degrees across the picture; 0 is the street's own view, about 53. See `ufuser.simulation.geometry.View`."""
     yaw: float = 0.0
     pitch: float = 0.0
     roll: float = 0.0

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-
-from runtime.sim.facades import facade, gable
-from runtime.sim.geometry import CAMERA_HEIGHT, Bools, Floats, Pinhole
-from runtime.sim.layout import STREET_END, Building, Layout
-from runtime.sim.light import AMBIENT, lamp_field
-from runtime.sim.surfaces import AIR, Material, Textures, ground, sky
-from runtime.sim.texture import ramp
+from ufuser.simulation.facades import facade, gable
+from ufuser.simulation.geometry import CAMERA_HEIGHT, Bools, Floats, Pinhole
+from ufuser.simulation.layout import STREET_END, Building, Layout
+from ufuser.simulation.light import AMBIENT, lamp_field
+from ufuser.simulation.surfaces import AIR, Material, Textures, ground, sky
+from ufuser.simulation.texture import ramp
 
 _OVERSAMPLE = 2
 _BAND = 96
