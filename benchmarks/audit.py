@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
+
 from ufuser.benchmarks import published
 from ufuser.benchmarks.cost import cost_of
 from ufuser.benchmarks.results import Audited

@@ -19,6 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.runtime.alignment import Aligner, Calibration, Matrix, Points, Size
 from ufuser.runtime.calibration.fit import Start, fit
 from ufuser.runtime.calibration.grab import Wish, grab_frames, grab_pairs

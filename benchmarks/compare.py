@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from ufuser.benchmarks.results import Latency, Results, read
 from ufuser.benchmarks.sizes import as_text
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto
+
 from ufuser.benchmarks.cost_rules import VIEWS, macs
 from ufuser.benchmarks.shapes import Shape, known, load, with_shapes
 from ufuser.runtime.errors import InputError

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 
 from onnx import NodeProto, helper
+
 from ufuser.benchmarks.shapes import Shape
 from ufuser.runtime.errors import InputError
 

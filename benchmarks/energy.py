@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+
 from ufuser.benchmarks.results import Energy, Results, write
 from ufuser.benchmarks.sizes import Size, as_text, parse_size
 from ufuser.runtime.errors import InputError

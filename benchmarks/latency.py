@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.benchmarks import results
 from ufuser.benchmarks.operators import operator_times
 from ufuser.benchmarks.quality.command import listed_names

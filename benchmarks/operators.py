@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+
 from ufuser.benchmarks.results import OperatorTimes
 from ufuser.benchmarks.sizes import Size
 from ufuser.benchmarks.worker import Spec

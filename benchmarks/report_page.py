@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+
 from ufuser.benchmarks.report_panels import Panel, Picture
 from ufuser.benchmarks.report_plots import Plot, plots
 from ufuser.benchmarks.report_tables import (

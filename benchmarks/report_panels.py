@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.benchmarks.quality.folder import match
 from ufuser.runtime.images import as_uint8, read_image
 from ufuser.simulation import SimCamera, SimConfig

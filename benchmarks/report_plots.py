@@ -14,6 +14,7 @@ import matplotlib.ticker
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+
 from ufuser.benchmarks.peak import Reached, reached
 from ufuser.benchmarks.results import Latency, OperatorTimes, Quality, Results
 from ufuser.benchmarks.sizes import Size, as_text, threads_text

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
 from ufuser.runtime.machine import Machine, versions

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, helper, inliner, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
+
 from ufuser.runtime.errors import InputError
 
 Shape = tuple[int, ...]

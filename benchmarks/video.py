@@ -12,6 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from ufuser import Fuser
 from ufuser.benchmarks.quality import table
 from ufuser.benchmarks.quality.steadiness import grid_energy, noise_gain
 from ufuser.benchmarks.quality.video import NoFlowError, flicker, warping_error
@@ -19,8 +21,6 @@ from ufuser.runtime.errors import InputError
 from ufuser.runtime.models import find_model
 from ufuser.runtime.progress import Progress
 from ufuser.runtime.sources import VideoSource
-
-from ufuser import Fuser
 
 Grey = npt.NDArray[np.uint8]
 PERIODS = (2, 4, 8)

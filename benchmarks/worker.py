@@ -101,6 +101,7 @@ def _batched(engine: Engine) -> Fuse:
 def _torch(spec: Spec) -> Fuse:
     """The network as it was trained, not rewritten; reading in and writing out as the runtime does."""
     import torch
+
     from ufuser.train.checkpoint import load_model
 
     torch.set_num_threads(spec.threads)
@@ -122,6 +123,7 @@ def _torch(spec: Spec) -> Fuse:
 
 def _simple(spec: Spec) -> Fuse:
     import cv2
+
     from ufuser.benchmarks.quality.baselines import BASELINES
 
     cv2.setNumThreads(spec.threads)

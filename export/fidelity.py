@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+
 from ufuser.train.data import Pair, as_float, find_pairs, read_grey
 from ufuser.train.errors import InputError
 

@@ -22,6 +22,7 @@ from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from tqdm import tqdm
+
 from ufuser.export.fidelity import Difference, Image, Sample, compare, onnx_network, psnr, real_samples
 from ufuser.train.data import Pair, as_float, read_grey
 from ufuser.train.errors import InputError

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
 from ufuser.export.fidelity import (
     MULTIPLE,
     Difference,

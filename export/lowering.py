@@ -12,6 +12,7 @@ from pathlib import Path
 
 import onnx
 from torch import nn
+
 from ufuser.export.fidelity import (
     PARITY_SHAPES,
     Difference,

@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
+
 from ufuser.export.rewrite_daefuse import DepthwiseGramAttention
 from ufuser.export.rewrite_lite import SubtractedStatistic
 from ufuser.export.rewrite_ufuser import GramAttention, Standardise

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 
 from torch import nn
+
 from ufuser.export.rewrite_daefuse import rewrite_daefuse
 from ufuser.export.rewrite_fnet import DeployedFNet
 from ufuser.export.rewrite_lite import rewrite_lite

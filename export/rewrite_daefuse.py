@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
 from ufuser.export.rewrite_ufuser import GramAttention, Standardise
 from ufuser.train.models.daefuse import (
     CELL,

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
 from ufuser.train.models.fnet import KERNEL, LZSC, FNet
 from ufuser.train.models.fnet_joined import QUASI
 

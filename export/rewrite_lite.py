@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
 from ufuser.train.models.lite import BranchedConv, ChannelStatistic, Lite
 
 

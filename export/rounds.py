@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
 from ufuser.export.fidelity import Image, synthetic_pair
 
 _WARM_UP = 2

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import onnx
+
 from ufuser.export.onnx_file import load_onnx, metadata_of
 from ufuser.export.tensorrt_operators import refused
 from ufuser.runtime.engines import INPUTS, OUTPUT

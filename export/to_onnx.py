@@ -24,6 +24,7 @@ import onnxruntime
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
 from ufuser.export.fidelity import PARITY_SHAPES, synthetic_pair
 from ufuser.export.lowering import Lowering, lower
 from ufuser.export.onnx_file import add_metadata

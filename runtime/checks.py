@@ -129,6 +129,7 @@ def check_default_path() -> Check:
     name, group = "Fusing with the shipped model", "default path"
     try:
         import numpy as np
+
         from ufuser.runtime.fuser import Fuser
         from ufuser.runtime.models import AUTO
 

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.runtime.images import as_uint8
 
 _PAPER, _TITLE, _CAPTION = (26, 24, 23), (235, 235, 235), (165, 165, 165)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.runtime.engines import Image
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.fuser import SMALLEST, Fuser

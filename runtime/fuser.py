@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.runtime.color import luma, with_chroma_of
 from ufuser.runtime.engines import Engine, Image, open_engine
 from ufuser.runtime.errors import InputError

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
 

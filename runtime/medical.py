@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.runtime.color import luma
 from ufuser.runtime.errors import InputError
 

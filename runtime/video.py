@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.runtime.errors import InputError
 
 if TYPE_CHECKING:

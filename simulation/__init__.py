@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.runtime.errors import InputError
 from ufuser.simulation.cameras import ThermalCamera, VisibleCamera
 from ufuser.simulation.config import SimConfig

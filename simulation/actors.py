@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+
 from ufuser.simulation.carmesh import KINDS, Mesh, build
 from ufuser.simulation.geometry import Vec3
 from ufuser.simulation.layout import LANE_ONCOMING, LANE_OUTGOING, PAINTS, Layout

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+
 from ufuser.simulation.facades import facade, gable
 from ufuser.simulation.geometry import CAMERA_HEIGHT, Bools, Floats, Pinhole
 from ufuser.simulation.layout import STREET_END, Building, Layout

@@ -8,6 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.simulation import people, vehicles
 from ufuser.simulation.geometry import Floats, View
 from ufuser.simulation.light import HEADLIGHT, beam_field, beams_at, lamps_at

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.simulation.geometry import Floats, Vec3
 
 # A body is lofted through stations along its length. Each is

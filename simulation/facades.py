@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from ufuser.simulation.geometry import Bools, Floats
 from ufuser.simulation.layout import Building
 from ufuser.simulation.surfaces import Material, Textures, apparent

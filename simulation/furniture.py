@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+
 from ufuser.simulation.geometry import Floats, Pinhole, Vec3
 from ufuser.simulation.layout import FRONT_RIGHT, KERB_RIGHT, POST_HEIGHT, Layout, Post, Tree
 from ufuser.simulation.light import AMBIENT, SODIUM, Lamp, lamp_field

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from ufuser.simulation.geometry import Floats, Vec3
 
 SODIUM: Vec3 = (0.30, 0.66, 1.00)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.simulation.geometry import Floats
 
 _SHIFT = 6

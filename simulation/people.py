@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.simulation.geometry import Floats, Pinhole, Vec3
 from ufuser.simulation.light import AMBIENT, Arriving
 from ufuser.simulation.paint import Canvas, Patch

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from ufuser.simulation import vehicles
 from ufuser.simulation.actors import Cast
 from ufuser.simulation.backdrop import render_backdrop

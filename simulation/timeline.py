@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+
 from ufuser.simulation.config import FFC_FREEZE, KINDS, STALL_EVERY, STALL_START, SimConfig
 
 _DROP, _JITTER = 21, 22

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+
 from ufuser.simulation.carmesh import STUFF, Mesh
 from ufuser.simulation.geometry import CAMERA_HEIGHT, NEAR_Z, Bools, Floats, Pinhole, Vec3
 from ufuser.simulation.light import AMBIENT, Arriving, Beam

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import numpy.typing as npt
+
 from ufuser.benchmarks.quality.images import BLACK, WHITE, Grey, Image, as_pair
 
 # Bands stop where the coarsest picture would have fewer pixels a side than this.

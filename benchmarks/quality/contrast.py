@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+
 from ufuser.benchmarks.quality.images import Image, as_grey, require_side
 
 

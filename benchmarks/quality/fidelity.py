@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+
 from ufuser.benchmarks.quality.images import Float, Image, as_grey, as_triple
 
 

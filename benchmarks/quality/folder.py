@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import cv2
 import numpy as np
+
 from ufuser.benchmarks.quality import ssim
 from ufuser.benchmarks.quality.baselines import BASELINES
 from ufuser.benchmarks.quality.images import Grey, stretch

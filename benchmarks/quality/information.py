@@ -6,6 +6,7 @@ A histogram has 256 bins, one for each grey level. All functions raise ValueErro
 from __future__ import annotations
 
 import numpy as np
+
 from ufuser.benchmarks.quality.images import Float, Grey, Image, as_grey, as_triple
 
 LEVELS = 256

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+
 from ufuser.benchmarks.quality.images import Float, Grey, Image, as_triple, require_side
 
 

@@ -6,6 +6,7 @@ import math
 
 import cv2
 import numpy as np
+
 from ufuser.benchmarks.quality.images import WHITE, Float, Grey, Image, as_triple, require_side
 
 # Contrast-sensitivity function: a difference of Gaussians over frequency, exp(−(r/F0)²) − A·exp(−(r/F1)²).

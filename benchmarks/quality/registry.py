@@ -7,6 +7,7 @@ from functools import partial
 from typing import TypeAlias
 
 import numpy as np
+
 from ufuser.benchmarks.quality import ssim
 from ufuser.benchmarks.quality.contrast import average_gradient, spatial_frequency, standard_deviation
 from ufuser.benchmarks.quality.fidelity import (

@@ -7,6 +7,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
+
 from ufuser.benchmarks.quality.images import Float, Grey, Image, as_triple, require_side
 
 K1, K2 = 0.01, 0.03

@@ -12,6 +12,7 @@ from typing import TypeVar
 import cv2
 import numpy as np
 import numpy.typing as npt
+
 from ufuser.benchmarks.quality.images import Grey, Image, as_pair, as_triple, require_side
 
 Frames = TypeVar("Frames")

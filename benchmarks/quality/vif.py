@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+
 from ufuser.benchmarks.quality.images import Float, Grey, Image, as_triple, require_side
 
 WINDOWS = (17, 9, 5, 3)

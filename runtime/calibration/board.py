@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.runtime.alignment import Calibration, Lens, Matrix, Points, Residual, Size
 from ufuser.runtime.color import luma
 from ufuser.runtime.errors import InputError

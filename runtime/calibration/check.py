@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.runtime.alignment import Aligner, Calibration
 from ufuser.runtime.color import luma
 from ufuser.runtime.contact_sheet import Layout, Row, contact_sheet

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.runtime.alignment import Points
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.images import as_uint8

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.runtime.alignment import Calibration, Lens, Matrix, Points, Residual, Size, homogeneous
 from ufuser.runtime.errors import InputError
 

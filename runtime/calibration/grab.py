@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from ufuser.runtime import uri as uris
 from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.runtime.alignment import Aligner
 from ufuser.runtime.calibration.features import level
 from ufuser.runtime.errors import InputError

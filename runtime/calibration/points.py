@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from ufuser.runtime.alignment import Points, Size
 from ufuser.runtime.errors import InputError
 

@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.runtime.alignment import Calibration, Residual, Size, warp_map
 from ufuser.runtime.calibration.features import Floats, edges, level, shown
 from ufuser.runtime.calibration.field import Field, agreed, sampled

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.runtime.errors import InputError
 
 Image = NDArray[np.float32]

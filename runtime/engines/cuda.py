@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.runtime.engines.manifest import DeviceFacts
 from ufuser.runtime.errors import InputError
 

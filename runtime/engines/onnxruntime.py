@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+
 from ufuser.runtime.engines import INPUTS, OUTPUT, Image, check_signature, pictures
 from ufuser.runtime.errors import InputError
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from ufuser.runtime.engines import INPUTS, OUTPUT, Image, check_signature, pictures
 from ufuser.runtime.errors import InputError
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Protocol
 
 import numpy as np
+
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import Unfinished, make_folder, require_writable
 from ufuser.runtime.frame import Frame

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.runtime import uri as uris
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable

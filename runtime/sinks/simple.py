@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import cv2
+
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import FusedFrame
 from ufuser.runtime.sinks.files import FolderSink

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 from numpy.typing import NDArray
+
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.images import READABLE, read_image

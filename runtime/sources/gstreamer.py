@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+
 from ufuser.runtime import uri as uris
 from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError

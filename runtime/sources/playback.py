@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 import cv2
 from numpy.typing import NDArray
+
 from ufuser.runtime import uri as uris
 from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError

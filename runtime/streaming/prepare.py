@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.runtime.clock import Clock
 from ufuser.runtime.color import luma
 from ufuser.runtime.errors import InputError

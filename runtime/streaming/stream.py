@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.runtime.clock import Clock
 from ufuser.runtime.frame import Frame, FusedFrame
 from ufuser.runtime.pairing import IR_LOST, SIDES, VI_LOST, PairingConfig, Side

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+
 from ufuser.runtime.clock import Clock
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.telemetry import sensors

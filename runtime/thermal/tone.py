@@ -7,6 +7,7 @@ import math
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
 from ufuser.runtime.thermal.config import ThermalConfig
 
 Raw = NDArray[np.uint8] | NDArray[np.uint16]

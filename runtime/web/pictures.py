@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 from numpy.typing import NDArray
+
 from ufuser.runtime.frame import FusedFrame
 
 _QUALITY = 80

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+
 from ufuser.benchmarks import published
 from ufuser.benchmarks.__main__ import main
 from ufuser.benchmarks.audit import (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+
 from ufuser.benchmarks.__main__ import main
 from ufuser.simulation import Scene, SimCamera, SimConfig
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from ufuser.benchmarks.__main__ import main
 from ufuser.benchmarks.compare import changes, noise
 from ufuser.benchmarks.results import Latency, Results, write

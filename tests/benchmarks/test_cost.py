@@ -16,6 +16,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
 from ufuser.benchmarks.__main__ import main
 from ufuser.benchmarks.cost import cost_of
 from ufuser.export.rewrite import rewrite

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from ufuser.benchmarks import energy
 from ufuser.benchmarks.__main__ import main
 from ufuser.benchmarks.energy import Ina3221, Load, NoMeterError, Nvml, find_meter, mean_power, measure

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from ufuser.benchmarks import results
 from ufuser.benchmarks.__main__ import main
 from ufuser.benchmarks.latency import TITLES

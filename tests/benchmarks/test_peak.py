@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+
 from ufuser.benchmarks.__main__ import main
 from ufuser.benchmarks.peak import convolution_peaks, convolution_stack, copy_peak, reached
 from ufuser.benchmarks.results import ConvolutionPeak, CopyPeak, Cost, Latency, Results, write

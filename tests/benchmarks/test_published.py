@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from ufuser.benchmarks import published
 from ufuser.runtime.errors import InputError
 

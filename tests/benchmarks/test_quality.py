@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from ufuser.benchmarks.quality import ssim
 from ufuser.benchmarks.quality.baselines import BASELINES, laplacian_pyramid
 from ufuser.benchmarks.quality.contrast import average_gradient, spatial_frequency, standard_deviation

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+
 from ufuser.benchmarks.__main__ import main
 from ufuser.benchmarks.quality.baselines import BASELINES
 from ufuser.benchmarks.quality.command import _open_models

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from ufuser.benchmarks.quality.video import NoFlowError, WarpingOptions, flicker, warping_error
 
 Grey = npt.NDArray[np.uint8]

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from ufuser.benchmarks import published
 from ufuser.benchmarks.__main__ import main
 from ufuser.benchmarks.report_page import FIGURES, PAGE, TWIN

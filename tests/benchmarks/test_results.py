@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from ufuser.benchmarks import results
 from ufuser.benchmarks.__main__ import main
 from ufuser.benchmarks.results import Audited, CopyPeak, Energy, Error, Latency, Quality, Results
@@ -103,7 +104,7 @@ def test_quality_tables_are_read(tmp_path: Path) -> None:
     assert table.means == {"mean": {"VIF": 0.5, "PSNR": None}}
     assert table.mean_rank == {"mean": 1.5}
     path.write_text("[]")
-    with pytest.raises(InputError, match="is not what `ufuser bench quality --json` writes"):
+    with pytest.raises(InputError, match=r"is not what `ufuser bench quality --json` writes"):
         results.read_quality(path, "TNO")
 
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+
 from ufuser.benchmarks import video
 from ufuser.benchmarks.__main__ import main
 from ufuser.benchmarks.quality.steadiness import grid_energy, noise_gain

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from ufuser.benchmarks.__main__ import main
 from ufuser.runtime.models import find_model
 

@@ -11,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+
 from ufuser.export import lowering, to_onnx
 from ufuser.export.fidelity import PARITY_SHAPES
 from ufuser.train.checkpoint import save_checkpoint

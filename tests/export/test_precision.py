@@ -16,6 +16,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
+
 from ufuser.export import int8, islands, lowering, to_onnx
 from ufuser.export.fidelity import (
     Difference,

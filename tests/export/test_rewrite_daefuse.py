@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
+
 from ufuser.export import to_onnx
 from ufuser.export.fidelity import PARITY_SHAPES, compare, synthetic_samples, torch_network
 from ufuser.export.precision import PSNR_FLOOR, to_half

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
+
 from ufuser.export.precision import to_half
 from ufuser.export.rewrite import rewrite
 from ufuser.export.rewrite_fnet import (

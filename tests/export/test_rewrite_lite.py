@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from onnx import TensorProto
+
+from tests.export.test_rewrite_ufuser import SIZES, TOLERANCE, assert_same, picture, randomised
 from ufuser.export.fidelity import onnx_network, psnr, synthetic_pair
 from ufuser.export.precision import PSNR_FLOOR, to_half
 from ufuser.export.rewrite import rewrite
@@ -15,8 +17,6 @@ from ufuser.export.rewrite_lite import SubtractedStatistic, folded
 from ufuser.export.to_onnx import count_macs, trace
 from ufuser.train.distill import find_teacher
 from ufuser.train.models.lite import BranchedConv, ChannelStatistic, Lite
-
-from tests.export.test_rewrite_ufuser import SIZES, TOLERANCE, assert_same, picture, randomised
 
 
 @pytest.mark.parametrize("size", SIZES)

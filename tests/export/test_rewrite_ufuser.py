@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+
 from ufuser.export.rewrite import rewrite
 from ufuser.export.rewrite_ufuser import (
     GramAttention,

@@ -14,6 +14,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+
 from ufuser.export.fidelity import compare, onnx_network, synthetic_samples, torch_network
 from ufuser.export.rewrite import rewrite
 from ufuser.export.to_onnx import count_macs, get_parser, main, parity

@@ -15,6 +15,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+
+from ufuser import Fuser
 from ufuser.export import int8
 from ufuser.export.tensorrt_build import check_types, find_device, layer_types
 from ufuser.export.tensorrt_plan import BuildFlags, make_plan
@@ -22,8 +24,6 @@ from ufuser.export.to_tensorrt import flags_of, get_parser, main, profiles_of
 from ufuser.runtime.engines.manifest import DeviceFacts, Manifest
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.models import find_model
-
-from ufuser import Fuser
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = ("--min", "1x64x64", "--opt", "1x96x128", "--max", "1x128x256")

@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
+
 from ufuser.export import translations
 from ufuser.export.to_onnx import trace
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from ufuser.runtime.alignment import Aligner, Calibration, Lens, Residual
 from ufuser.runtime.errors import InputError
 from ufuser.simulation import Scene, SimCamera, SimConfig

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from ufuser.runtime.alignment import Aligner, Calibration, Lens
 from ufuser.runtime.calibration.board import Board, calibrate_board, plane_homography
 from ufuser.runtime.calibration.check import check_picture

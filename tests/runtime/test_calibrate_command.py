@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+
 from ufuser.runtime.alignment import Calibration, Lens
 from ufuser.runtime.calibration.fit import Start, fit
 from ufuser.runtime.calibration.offset import TimeOffset

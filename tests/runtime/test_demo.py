@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from ufuser.runtime.contact_sheet import Layout, Row, contact_sheet
 from ufuser.runtime.images import read_image
 from ufuser.runtime.machine import Machine, versions

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ufuser.runtime import checks
 from ufuser.runtime.checks import Check, check_cameras, check_cuda, check_jetson
 

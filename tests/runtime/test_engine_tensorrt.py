@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from ufuser import Fuser, InputError
 from ufuser.runtime.engines import GPU_ENGINES, open_engine
 from ufuser.runtime.engines.manifest import DeviceFacts, Manifest, engine_key, find_engine, manifest_path
 from ufuser.runtime.engines.profiles import Extent, Profile, check_profiles, choose_profile
 from ufuser.runtime.engines.tensorrt import EngineFailureError, TensorRtEngine
-
-from ufuser import Fuser, InputError
 
 SMALL = Profile(Extent(1, 16, 16), Extent(1, 64, 64), Extent(1, 128, 128))
 LARGE = Profile(Extent(1, 64, 64), Extent(1, 480, 640), Extent(1, 512, 768))

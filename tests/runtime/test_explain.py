@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+
 from ufuser.runtime.explain import FEATURES, PARTS, explain, with_outputs
 from ufuser.runtime.images import read_image, write_image
 

@@ -11,13 +11,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+
+from ufuser.cli import main
 from ufuser.runtime.color import luma
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.images import read_image, write_image
 from ufuser.runtime.sinks import VideoSink
 from ufuser.runtime.sources import VideoSource
-
-from ufuser.cli import main
 
 Command = Callable[..., Any]
 SHAPE = (40, 56)

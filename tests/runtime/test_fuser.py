@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ufuser.runtime.color import luma
-from ufuser.runtime.engines import CPU_ENGINES
 
 from ufuser import Fuser, InputError
+from ufuser.runtime.color import luma
+from ufuser.runtime.engines import CPU_ENGINES
 
 FULL = {"uint8": 255, "uint16": 65535, "float32": 1}
 

@@ -24,9 +24,7 @@ def _run(code: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize(
-    "module", ["ufuser", "ufuser.cli", "ufuser.runtime.sinks", "ufuser.runtime.sources"]
-)
+@pytest.mark.parametrize("module", ["ufuser", "ufuser.cli", "ufuser.runtime.sinks", "ufuser.runtime.sources"])
 def test_no_heavy_import(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
     assert _run(code) == "[]"
@@ -54,4 +52,7 @@ def test_imports_run_downwards_only(path: Path) -> None:
             named.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             named.add(node.module or "")
-    assert not {part for name in named for part in (name.split(".")[0], ".".join(name.split(".")[:2]))} & FORBIDDEN
+    assert (
+        not {part for name in named for part in (name.split(".")[0], ".".join(name.split(".")[:2]))}
+        & FORBIDDEN
+    )

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+
 from ufuser.runtime.color import luma
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.images import read_image, write_image

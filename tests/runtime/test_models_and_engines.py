@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ufuser.runtime.engines import CPU_ENGINES, GPU_ENGINES, fastest_installed, open_engine
-from ufuser.runtime.models import fitting, shipped
 
 from ufuser import Fuser, InputError
+from ufuser.runtime.engines import CPU_ENGINES, GPU_ENGINES, fastest_installed, open_engine
+from ufuser.runtime.models import fitting, shipped
 
 
 def test_unknown_model_names_the_known_ones() -> None:

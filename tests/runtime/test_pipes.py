@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from ufuser.runtime.pipes import READER_GONE, ends_with_its_reader
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,9 +59,9 @@ def test_a_pipe_that_breaks_elsewhere_is_an_error() -> None:
 
 def test_every_command_of_the_project_does_so() -> None:
     """`train`, which imports nothing of ours, apart."""
+    from ufuser import cli
+    from ufuser.benchmarks import __main__ as bench
     from ufuser.export import islands, to_onnx, to_tensorrt, verify
 
-    from ufuser import cli
-
-    for module in (benchmarks.__main__, islands, to_onnx, to_tensorrt, verify, cli):
+    for module in (bench, islands, to_onnx, to_tensorrt, verify, cli):
         assert hasattr(module.main, "__wrapped__"), module

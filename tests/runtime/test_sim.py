@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from ufuser.runtime.errors import InputError
 from ufuser.simulation import Scene, SimCamera, SimConfig, Timeline
 from ufuser.simulation import people as bodies

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
+
 from ufuser.runtime.progress import Progress
 from ufuser.runtime.telemetry import Durations
 

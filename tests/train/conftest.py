@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+
 from ufuser.train.__main__ import main
 from ufuser.train.checkpoint import save_checkpoint
 from ufuser.train.models import create

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from ufuser import train
 from ufuser.export.rewrite import rewrite
 from ufuser.train import fnet
 from ufuser.train.checkpoint import load_model, save_checkpoint
@@ -23,8 +25,6 @@ from ufuser.train.objective import DirectObjective, Objective
 from ufuser.train.recipe import Recipe, load_recipe
 from ufuser.train.sensing import SensingObjective
 from ufuser.train.trainer import Run, Trainer
-
-from ufuser import train
 
 RECIPES = Path(train.__file__).parent / "recipes"
 EVERY = sorted(RECIPES.rglob("*.toml"))

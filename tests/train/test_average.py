@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from ufuser.train.__main__ import main
 from ufuser.train.checkpoint import read_checkpoint, save_checkpoint
 from ufuser.train.models import create

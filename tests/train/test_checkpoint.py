@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
+
 from ufuser.train.__main__ import main
 from ufuser.train.checkpoint import (
     import_release,

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+
 from ufuser.train.__main__ import main
 from ufuser.train.checkpoint import load_sensing, read_checkpoint, save_checkpoint
 from ufuser.train.models import create

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
 from ufuser.train.__main__ import main
 from ufuser.train.adversarial import (
     AdversarialFusionObjective,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from ufuser.train import data
 from ufuser.train.data import Pair, PatchSampler, as_float, find_pairs, read_grey, split_pairs
 from ufuser.train.errors import InputError

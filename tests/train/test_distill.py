@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from ufuser.train.__main__ import main
 from ufuser.train.checkpoint import read_checkpoint, save_checkpoint
 from ufuser.train.data import PatchSampler, as_float, find_pairs, read_grey

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+
 from ufuser.train.emma import EmmaObjective
 from ufuser.train.errors import InputError
 from ufuser.train.losses import DirectLoss, distance, masked_mean

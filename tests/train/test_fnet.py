@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+
+from ufuser import train
 from ufuser.train.__main__ import main
 from ufuser.train.checkpoint import load_model, read_checkpoint
 from ufuser.train.errors import InputError
@@ -27,8 +29,6 @@ from ufuser.train.models.fnet import (
 )
 from ufuser.train.models.fnet_joined import kernel_in_blocks
 from ufuser.train.recipe import FNetRecipe, load_recipe, tomllib
-
-from ufuser import train
 
 RECIPES = Path(train.__file__).parent / "recipes"
 ABLATIONS = RECIPES / "ablations_fnet"

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+
 from ufuser.train.journal import Meter, Row, curve, panel, table
 
 CPU = torch.device("cpu")

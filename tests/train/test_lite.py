@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from ufuser import train
 from ufuser.train.errors import InputError
 from ufuser.train.models import all_options, create
 from ufuser.train.models.lite import BranchedConv, Lite
 from ufuser.train.recipe import load_recipe
-
-from ufuser import train
 
 HEADS = ("picture", "mix", "gated", "sum", "affine", "guided", "lifted")
 

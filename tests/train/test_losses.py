@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 from torch import Tensor
+
 from ufuser.train.losses import DirectLoss, intensity_target, sobel, stronger_gradient, structure_map
 from ufuser.train.models.ufuser import UFuser
 from ufuser.train.recipe import LossRecipe

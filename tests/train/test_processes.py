@@ -13,6 +13,7 @@ import cv2
 import pytest
 import torch
 from torch import nn
+
 from ufuser.train.errors import InputError
 from ufuser.train.processes import ALONE, Share, first_alone, has_own_statistics, joined, mean_over, wait
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from ufuser.train.data import Pair, as_float, find_pairs, read_grey
 from ufuser.train.errors import InputError
 from ufuser.train.pseudo_fusers import FUSERS, write_fused

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from ufuser.train.__main__ import main
 from ufuser.train.checkpoint import load_model, load_sensing, read_checkpoint, save_checkpoint
 from ufuser.train.errors import InputError

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
+from ufuser import train
 from ufuser.train.errors import InputError
 from ufuser.train.models import create, kinds_for
 from ufuser.train.recipe import load_recipe, paradigm_of
-
-from ufuser import train
 
 SHIPPED = sorted((Path(train.__file__).parent / "recipes").rglob("*.toml"))
 HEAD = 'name = "x"\nmodel = "ufuser"\nseed = 1\nvalidate_every = 2\n'

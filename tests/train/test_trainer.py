@@ -16,6 +16,7 @@ import cv2
 import pytest
 import torch
 from torch import nn
+
 from ufuser.train.__main__ import main
 from ufuser.train.checkpoint import load_model, read_checkpoint
 from ufuser.train.data import find_pairs, split_pairs

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+
 from ufuser.train.recipe import TransformRecipe
 from ufuser.train.transforms import (
     REFLECTIONS,

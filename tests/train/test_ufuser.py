@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+
 from ufuser.train.checkpoint import import_release, load_weights
 from ufuser.train.errors import InputError
 from ufuser.train.models import create

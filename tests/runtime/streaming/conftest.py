@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from ufuser import Fuser
 from ufuser.runtime.clock import Clock
 from ufuser.runtime.frame import FusedFrame
 from ufuser.runtime.sources.playback import Faults, Player
 from ufuser.runtime.streaming import Stream, StreamConfig
 from ufuser.simulation import SimConfig, Timeline
-
-from ufuser import Fuser
 
 SIZE = (48, 64)
 """Height and width."""

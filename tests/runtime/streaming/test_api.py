@@ -11,9 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from ufuser.runtime.errors import InputError
 
 import ufuser
+from ufuser.runtime.errors import InputError
 
 IR, VI = "sim://thermal?size=64x64&bits=14&fps=20", "sim://visible?size=64x64&fps=20"
 

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 import cv2
 import numpy as np
 import pytest
+
 from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame

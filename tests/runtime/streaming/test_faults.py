@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.pairing import IR_LOST, VI_LOST, PairingConfig
 from ufuser.runtime.sources.playback import Faults

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from ufuser.runtime.clock import Clock
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.telemetry import Rate, Telemetry, sensors

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.uri import mask, number, scheme_of, seconds, size, split, switch, whole
 
