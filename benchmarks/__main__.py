@@ -21,7 +21,6 @@ from ufuser.benchmarks import (
 from ufuser.benchmarks.quality import command as quality
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.pipes import ends_with_its_reader
-from ufuser.train.errors import InputError as TrainingInputError
 
 BAD_INPUT = 2
 
@@ -53,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     try:
         code: int = args.run(args)
-    except (InputError, TrainingInputError) as error:
+    except InputError as error:
         print(f"ufuser bench: {error}", file=sys.stderr)
         return BAD_INPUT
     return code

@@ -33,6 +33,7 @@ from ufuser.export.onnx_file import add_metadata, load_onnx, metadata_of
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.models import find_model
 from ufuser.runtime.progress import Progress
+from ufuser.runtime.shapes import MULTIPLE
 
 TITLES = {
     EAGER: "PyTorch eager",
@@ -239,13 +240,13 @@ def _errors(workers: Sequence[Worker], folder: Path) -> dict[int, Error]:
 
 def _plain_export(checkpoint: Path, folder: Path) -> Path:
     """The network as it was trained, exported without rewrites."""
-    from ufuser.export.to_onnx import SHAPE_MULTIPLE, trace
+    from ufuser.export.to_onnx import trace
     from ufuser.train.checkpoint import load_model
 
     print("exporting the network without rewrites (a minute or two) …", file=sys.stderr, flush=True)
     model, origin = load_model(checkpoint)
     proto = trace(model, 20)
-    add_metadata(proto, {"model": origin["model"], "shape_multiple": str(SHAPE_MULTIPLE)})
+    add_metadata(proto, {"model": origin["model"], "shape_multiple": str(MULTIPLE)})
     out = folder / f"{origin['model']}.onnx"
     out.write_bytes(proto.SerializeToString())
     return out

@@ -186,12 +186,11 @@ def spec_argument(spec: Spec) -> str:
 def main(argv: list[str]) -> int:
     """Entry point. An InputError becomes the answer {"error": …}."""
     from ufuser.runtime.errors import InputError
-    from ufuser.train.errors import InputError as TrainingInputError
 
     spec = Spec(**json.loads(argv[0]))
     try:
         serve(spec)
-    except (InputError, TrainingInputError) as e:
+    except InputError as e:
         _say({"error": str(e)})
         return 2
     except RuntimeError as e:  # where no C++ compiler is installed, above all

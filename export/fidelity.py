@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.shapes import MULTIPLE
 from ufuser.train.data import Pair, as_float, find_pairs, read_grey
-from ufuser.train.errors import InputError
 
 Image = NDArray[np.float32]
 Network = Callable[[Image, Image], Image]
 """ir, vi → fused; each B×1×H×W float32, H and W multiples of 8."""
-MULTIPLE = 8
 PARITY_SHAPES = ((1, 64, 64), (2, 72, 104), (1, 240, 320))
 """Batch, height and width of the made pictures that every export is checked with."""
 

@@ -24,8 +24,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from tqdm import tqdm
 
 from ufuser.export.fidelity import Difference, Image, Sample, compare, onnx_network, psnr, real_samples
+from ufuser.runtime.errors import InputError
 from ufuser.train.data import Pair, as_float, read_grey
-from ufuser.train.errors import InputError
 
 TARGETS = ("cpu", "tensorrt")
 QUANTIZED = ("Conv", "ConvTranspose")

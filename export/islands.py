@@ -20,7 +20,6 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ufuser.export.fidelity import (
-    MULTIPLE,
     Difference,
     Image,
     Network,
@@ -34,10 +33,10 @@ from ufuser.export.precision import ISLANDS, PSNR_FLOOR, Float32Island, to_half
 from ufuser.export.rewrite import rewrite
 from ufuser.export.rewrite_fnet import DeployedFNet
 from ufuser.runtime.engines.profiles import Extent
-from ufuser.runtime.errors import InputError as RuntimeInputError
+from ufuser.runtime.errors import InputError
 from ufuser.runtime.pipes import ends_with_its_reader
+from ufuser.runtime.shapes import MULTIPLE
 from ufuser.train.checkpoint import load_model
-from ufuser.train.errors import InputError
 
 _PRODUCTS = ("convolution", "mm", "bmm", "addmm", "baddbmm")
 
@@ -230,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     try:
         return run(args)
-    except (InputError, RuntimeInputError) as e:
+    except InputError as e:
         print(f"error: {' '.join(str(e).splitlines())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -25,7 +25,7 @@ from ufuser.export.fidelity import (
 )
 from ufuser.export.onnx_file import add_metadata
 from ufuser.export.precision import PSNR_FLOOR
-from ufuser.train.errors import InputError
+from ufuser.runtime.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ufuser.export.rewrite_daefuse import DepthwiseGramAttention
 from ufuser.export.rewrite_lite import SubtractedStatistic
 from ufuser.export.rewrite_ufuser import GramAttention, Standardise
-from ufuser.train.errors import InputError
+from ufuser.runtime.errors import InputError
 from ufuser.train.models.ufuser import ChannelAttention, ChannelLayerNorm
 
 PRECISIONS = ("fp32", "fp16", "int8")

@@ -32,12 +32,12 @@ from ufuser.export.precision import PRECISIONS, to_half
 from ufuser.export.rewrite import rewrite
 from ufuser.export.rewrite_fnet import thresholds, with_parts
 from ufuser.export.simplify import constant_reshapes
+from ufuser.runtime.errors import InputError
 from ufuser.runtime.pipes import ends_with_its_reader
+from ufuser.runtime.shapes import MULTIPLE
 from ufuser.train.checkpoint import load_model, write_atomically
-from ufuser.train.errors import InputError
 from ufuser.train.models.fnet import FNet
 
-SHAPE_MULTIPLE = 8
 TOLERANCE = 1e-4
 FIRST_OPSET, LAST_OPSET = (
     18,
@@ -93,7 +93,7 @@ def _converted(model: nn.Module, opset: int, decompose: bool) -> onnx.ModelProto
     from ufuser.export.translations import TRANSLATIONS, as_it_is, without_cached_shapes
 
     parts: tuple[str, ...] = getattr(model, "part_names", ())
-    height, width = (SHAPE_MULTIPLE * torch.export.Dim(n, min=2, max=1024) for n in ("hf", "wf"))
+    height, width = (MULTIPLE * torch.export.Dim(n, min=2, max=1024) for n in ("hf", "wf"))
     dims = {0: torch.export.Dim("batch", min=1, max=256), 2: height, 3: width}
     # A batch of 1 would freeze it; one tensor for both inputs would tie the second encoder to the first.
     example = torch.rand(2, 1, 96, 128), torch.rand(2, 1, 96, 128)
@@ -233,7 +233,7 @@ def _describe(
         "toolkit_version": version("ufuser"),
         "parameters": str(parameters),
         "macs_per_pixel": f"{macs_per_pixel:.1f}",
-        "shape_multiple": str(SHAPE_MULTIPLE),
+        "shape_multiple": str(MULTIPLE),
         "value_range": "[0, 1]",
         "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
         "recipe": origin.get("recipe", ""),

@@ -39,7 +39,6 @@ from ufuser.runtime.images import write_image
 from ufuser.runtime.models import find_model
 from ufuser.runtime.pipes import ends_with_its_reader
 from ufuser.train.checkpoint import load_model
-from ufuser.train.errors import InputError as TrainInputError
 
 LARGEST = 1e-4  # absolute difference allowed to a float32 network by default
 _SIZES = ("1x64x64", "1x72x104", "1x240x320")
@@ -329,7 +328,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     try:
         return run(args)
-    except (InputError, TrainInputError) as e:
+    except InputError as e:
         print(f"error: {' '.join(str(e).splitlines())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from ufuser.runtime.engines import Image
 from ufuser.runtime.errors import InputError
-from ufuser.runtime.fuser import SMALLEST, Fuser
+from ufuser.runtime.fuser import Fuser
 from ufuser.runtime.models import find_model
+from ufuser.runtime.shapes import SMALLEST
 
 PARTS = ("unique_ir", "common", "unique_vi")
 """What each adds to the fused picture, B×1×H×W, in the order of the paper's figures."""

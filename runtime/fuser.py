@@ -12,8 +12,8 @@ from ufuser.runtime.color import luma, with_chroma_of
 from ufuser.runtime.engines import Engine, Image, open_engine
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.models import AUTO, find_model, fitting
+from ufuser.runtime.shapes import SMALLEST
 
-SMALLEST = 16
 _FULL = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import InputError
+from ufuser.runtime.errors import InputError
 
 if TYPE_CHECKING:  # PyTorch is slow to import: only where a command needs it
     import torch

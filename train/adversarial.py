@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .errors import InputError
+from ufuser.runtime.errors import InputError
+
 from .losses import sobel, structure_map
 from .models.daefuse import DAEFuse, Reconstruction
 from .models.discriminator import DiscriminativeBlock

@@ -11,8 +11,9 @@ import hashlib
 import json
 from pathlib import Path
 
+from ufuser.runtime.errors import InputError
+
 from .checkpoint import load_model, save_checkpoint
-from .errors import InputError
 
 
 def average(first: Path, second: Path, share: float, out: Path) -> int:

@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from .errors import InputError
+from ufuser.runtime.errors import InputError
+
 from .models import FUSION_MODELS, PAIRED_MODELS, SENSING_MODELS, create
 
 FORMAT = "ufuser-checkpoint-1"

@@ -15,13 +15,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError
+from ufuser.runtime.errors import InputError
+from ufuser.runtime.shapes import SMALLEST
+
 from .recipe import DataRecipe
 
 Image = NDArray[np.float32]
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm"}
 DARKEST = (0.1, 0.5)  # of its level, what low light leaves of a visible picture
-SMALLEST = 16  # pixels an edge: the network halves three times and reflects at the borders
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ufuser.runtime.errors import InputError
+
 from .checkpoint import load_model, write_atomically
 from .data import Image, Pair, as_float, read_grey, resized, retoned
-from .errors import InputError
 from .losses import DirectLoss, sobel
 from .models import shape_multiple
 from .objective import Terms, at_any_size

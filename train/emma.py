@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ufuser.runtime.errors import InputError
+
 from .checkpoint import load_sensing
-from .errors import InputError
 from .losses import DirectLoss, distance
 from .models import shape_multiple
 from .objective import Terms, at_any_size

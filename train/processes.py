@@ -17,8 +17,9 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ufuser.runtime.errors import InputError
+
 from .checkpoint import first_line
-from .errors import InputError
 
 PATIENCE = timedelta(hours=2)  # how long the others wait while the first one validates
 

@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ufuser.runtime.errors import InputError
+
 from .checkpoint import write_atomically
 from .data import Image, Pair, as_float, read_grey
-from .errors import InputError
 
 LEVELS = 4
 

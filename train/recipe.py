@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import InputError
+from ufuser.runtime.errors import InputError
 
 if sys.version_info >= (3, 11):
     import tomllib

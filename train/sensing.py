@@ -11,8 +11,9 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
+from ufuser.runtime.errors import InputError
+
 from .data import SUFFIXES, Pair, read_grey
-from .errors import InputError
 from .objective import Terms
 from .precision import Network
 from .pseudo_fusers import FUSERS, write_fused

@@ -20,9 +20,10 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from ufuser.runtime.errors import InputError
+
 from .checkpoint import first_line, save_checkpoint, write_atomically
 from .data import Example, PatchSampler, as_float, in_two, read_grey
-from .errors import InputError
 from .journal import Meter, Row, curve, panel, table
 from .models import all_options, shape_multiple
 from .objective import Objective, Stateful, at_any_size

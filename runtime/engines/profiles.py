@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ufuser.runtime.errors import InputError
-
-MULTIPLE, SMALLEST = 8, 16
-"""What the network's halvings ask of height and width, in pixels."""
+from ufuser.runtime.shapes import MULTIPLE, SMALLEST
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -33,8 +33,8 @@ from ufuser.export.onnx_file import load_onnx, metadata_of
 from ufuser.export.precision import PSNR_FLOOR, to_half
 from ufuser.export.rewrite import rewrite
 from ufuser.export.to_onnx import main, trace
+from ufuser.runtime.errors import InputError
 from ufuser.train.checkpoint import load_model
-from ufuser.train.errors import InputError
 from ufuser.train.models.daefuse import DepthwiseAttention
 from ufuser.train.models.ufuser import UFuser
 

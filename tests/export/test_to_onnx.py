@@ -19,8 +19,8 @@ from ufuser.export.fidelity import compare, onnx_network, synthetic_samples, tor
 from ufuser.export.rewrite import rewrite
 from ufuser.export.to_onnx import count_macs, get_parser, main, parity
 from ufuser.export.to_onnx import export as run_export
+from ufuser.runtime.errors import InputError
 from ufuser.train.checkpoint import load_model
-from ufuser.train.errors import InputError
 from ufuser.train.models import create
 
 ROOT = Path(__file__).resolve().parents[2]

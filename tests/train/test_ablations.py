@@ -10,12 +10,12 @@ import torch
 
 from ufuser import train
 from ufuser.export.rewrite import rewrite
+from ufuser.runtime.errors import InputError
 from ufuser.train import fnet
 from ufuser.train.checkpoint import load_model, save_checkpoint
 from ufuser.train.data import Example, Pair, PatchSampler
 from ufuser.train.distill import DistillObjective, TaughtExample, learning_data
 from ufuser.train.emma import EmmaObjective, needs_sensing
-from ufuser.train.errors import InputError
 from ufuser.train.losses import DirectLoss
 from ufuser.train.models import FUSION_MODELS, all_options, create
 from ufuser.train.models.fnet import FNet, FNetPair

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ufuser.runtime.errors import InputError
 from ufuser.train.__main__ import main
 from ufuser.train.checkpoint import (
     import_release,
@@ -24,7 +25,6 @@ from ufuser.train.checkpoint import (
     save_checkpoint,
     write_atomically,
 )
-from ufuser.train.errors import InputError
 from ufuser.train.models.ufuser import UFuser
 
 State = dict[str, Tensor]

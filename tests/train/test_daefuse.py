@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ufuser.runtime.errors import InputError
 from ufuser.train.__main__ import main
 from ufuser.train.adversarial import (
     AdversarialFusionObjective,
@@ -24,7 +25,6 @@ from ufuser.train.adversarial import (
     texture_loss,
 )
 from ufuser.train.checkpoint import load_model, read_checkpoint
-from ufuser.train.errors import InputError
 from ufuser.train.journal import curve
 from ufuser.train.models.daefuse import GRID, DAEFuse, GridAttention, Reconstruction, cell_means
 from ufuser.train.models.discriminator import DiscriminativeBlock

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ufuser.runtime.errors import InputError
 from ufuser.train import data
 from ufuser.train.data import Pair, PatchSampler, as_float, find_pairs, read_grey, split_pairs
-from ufuser.train.errors import InputError
 from ufuser.train.recipe import DataRecipe
 
 RNG = np.random.default_rng(0)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ufuser.runtime.errors import InputError
 from ufuser.train.__main__ import main
 from ufuser.train.checkpoint import read_checkpoint, save_checkpoint
 from ufuser.train.data import PatchSampler, as_float, find_pairs, read_grey
@@ -19,7 +20,6 @@ from ufuser.train.distill import (
     find_teacher,
     learning_data,
 )
-from ufuser.train.errors import InputError
 from ufuser.train.losses import DirectLoss
 from ufuser.train.models import create
 from ufuser.train.precision import Network

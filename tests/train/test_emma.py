@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ufuser.runtime.errors import InputError
 from ufuser.train.emma import EmmaObjective
-from ufuser.train.errors import InputError
 from ufuser.train.losses import DirectLoss, distance, masked_mean
 from ufuser.train.models.pseudo_sensing import PseudoSensing
 from ufuser.train.processes import Share

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from ufuser import train
+from ufuser.runtime.errors import InputError
 from ufuser.train.__main__ import main
 from ufuser.train.checkpoint import load_model, read_checkpoint
-from ufuser.train.errors import InputError
 from ufuser.train.fnet import FusionLoss, RecoveryObjective, gradient_strength, ssim
 from ufuser.train.models import all_options, create
 from ufuser.train.models.fnet import (

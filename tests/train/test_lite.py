@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ufuser import train
-from ufuser.train.errors import InputError
+from ufuser.runtime.errors import InputError
 from ufuser.train.models import all_options, create
 from ufuser.train.models.lite import BranchedConv, Lite
 from ufuser.train.recipe import load_recipe

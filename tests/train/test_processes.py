@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from ufuser.train.errors import InputError
+from ufuser.runtime.errors import InputError
 from ufuser.train.processes import ALONE, Share, first_alone, has_own_statistics, joined, mean_over, wait
 
 NUMBERS = ("train", "validation", "train_equivariance", "validation_sensing_vi")

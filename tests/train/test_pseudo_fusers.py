@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ufuser.runtime.errors import InputError
 from ufuser.train.data import Pair, as_float, find_pairs, read_grey
-from ufuser.train.errors import InputError
 from ufuser.train.pseudo_fusers import FUSERS, write_fused
 from ufuser.train.sensing import PseudoExample, examples, examples_in_turn, find_fused
 

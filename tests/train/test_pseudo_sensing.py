@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from ufuser.runtime.errors import InputError
 from ufuser.train.__main__ import main
 from ufuser.train.checkpoint import load_model, load_sensing, read_checkpoint, save_checkpoint
-from ufuser.train.errors import InputError
 from ufuser.train.models import create
 from ufuser.train.models.pseudo_sensing import PseudoSensing
 

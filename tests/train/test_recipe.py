@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ufuser import train
-from ufuser.train.errors import InputError
+from ufuser.runtime.errors import InputError
 from ufuser.train.models import create, kinds_for
 from ufuser.train.recipe import load_recipe, paradigm_of
 

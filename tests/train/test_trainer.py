@@ -17,10 +17,10 @@ import pytest
 import torch
 from torch import nn
 
+from ufuser.runtime.errors import InputError
 from ufuser.train.__main__ import main
 from ufuser.train.checkpoint import load_model, read_checkpoint
 from ufuser.train.data import find_pairs, split_pairs
-from ufuser.train.errors import InputError
 from ufuser.train.losses import DirectLoss
 from ufuser.train.objective import DirectObjective, pad_to_multiple
 from ufuser.train.recipe import OptimRecipe, load_recipe

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ufuser.runtime.errors import InputError
 from ufuser.train.checkpoint import import_release, load_weights
-from ufuser.train.errors import InputError
 from ufuser.train.models import create
 from ufuser.train.models.ufuser import UFuser
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from ..errors import InputError
+from ufuser.runtime.errors import InputError
+
 from .daefuse import DAEFuse
 from .fnet import FNet, FNetPair
 from .lite import Lite

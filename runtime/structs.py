@@ -1,0 +1,173 @@
+"""Settings and files as msgspec structs: one definition gives the keys, the types, the ranges and the messages.
+
+A struct with `forbid_unknown_fields=True` describes a table of TOML, an object of JSON or the keyword arguments of a
+function. What does not fit it ends in an `InputError` of one line that names the place, the value and the expectation.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from ufuser.runtime.errors import InputError
+
+T = TypeVar("T")
+LARGEST = 64 << 20
+"""Bytes of a settings or result file; larger ones are refused before they are read."""
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+    "null": "nothing",
+}
+DecHook = Callable[[type, Any], Any]
+
+
+def convert(values: Any, kind: type[T], where: str, dec_hook: DecHook | None = None) -> T:
+    """Plain values (dicts, lists, numbers, text) as a struct.
+
+    Args:
+        values: as TOML or JSON decode to.
+        kind: a struct or any other type that msgspec knows.
+        where: what the message begins with, such as a file's path.
+        dec_hook: converts values to types that msgspec does not know; see `msgspec.convert`.
+
+    Raises:
+        InputError: an unknown key, a missing one, another type, a value out of range.
+    """
+    try:
+        return msgspec.convert(values, kind, dec_hook=dec_hook)
+    except msgspec.ValidationError as e:
+        raise InputError(f"{where}: {_explained(str(e), kind, values)}") from None
+    except RecursionError:
+        raise InputError(f"{where}: nested too deeply") from None
+
+
+def load_toml(path: Path, kind: type[T], dec_hook: DecHook | None = None) -> T:
+    """A TOML file as a struct. Raises InputError for a file that cannot be read, is no TOML or does not fit."""
+    return convert(read_toml(path), kind, str(path), dec_hook)
+
+
+def load_json(path: Path, kind: type[T], dec_hook: DecHook | None = None) -> T:
+    """A JSON file as a struct. Raises InputError for a file that cannot be read, is no JSON or does not fit."""
+    return convert(read_json(path), kind, str(path), dec_hook)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table of a TOML file. Raises InputError for a file that cannot be read or is no TOML."""
+    return parse_toml(_text(path, "TOML"), str(path))
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """The table of a TOML text. Raises InputError for anything else; `where` begins its message."""
+    try:
+        tomllib = importlib.import_module("tomllib")
+    except ModuleNotFoundError:  # Python 3.10
+        tomllib = importlib.import_module("tomli")
+    try:
+        table: dict[str, Any] = tomllib.loads(text)
+    except RecursionError:
+        raise InputError(f"{where} is not TOML that can be read: nested too deeply") from None
+    except ValueError as e:  # TOMLDecodeError, and Python's limit on the digits of a whole number
+        raise InputError(f"{where} is not TOML: {_first_line(e)}") from None
+    return table
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file. Raises InputError for a file that cannot be read or is no JSON."""
+    return parse_json(_text(path, "JSON"), str(path))
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """The value of a JSON text. Raises InputError for anything else; `where` begins its message."""
+    try:
+        return msgspec.json.decode(text)
+    except RecursionError:
+        raise InputError(f"{where} is not JSON that can be read: nested too deeply") from None
+    except (msgspec.DecodeError, ValueError) as e:
+        raise InputError(f"{where} is not JSON: {_first_line(e)}") from None
+
+
+def _text(path: Path, language: str) -> str:
+    try:
+        if not path.is_file():
+            what = "it is a folder" if path.is_dir() else "no such file"
+            raise InputError(f"cannot read {path}: {what}, expected a {language} file")
+        size = path.stat().st_size
+        if size > LARGEST:
+            raise InputError(f"{path} has {size} bytes: expected a {language} file of at most {LARGEST}")
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not {language}: its text is not UTF-8") from None
+    except (OSError, ValueError) as e:  # ValueError: a path with a NUL
+        raise InputError(f"cannot read {path}: {getattr(e, 'strerror', None) or e}") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _explained(message: str, kind: Any, values: Any) -> str:
+    """msgspec's message in the words of a settings file: `optim.steps: expected a whole number, got text`."""
+    what, _, path = message.partition(" - at `")
+    steps = re.findall(r"\w+", path.rstrip("`").removeprefix("$"))
+    place = ".".join(steps)
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what, re.DOTALL)
+    if unknown:
+        known = _keys(kind, steps)
+        close = difflib.get_close_matches(unknown[1], known, 1)
+        near = (
+            f" (did you mean '{close[0]}'?)" if close else f", expected {', '.join(known)}" if known else ""
+        )
+        return f"unknown key '{'.'.join([*steps, unknown[1]])}'{near}"
+    missing = re.fullmatch(r"Object missing required field `(.*)`", what, re.DOTALL)
+    if missing:
+        return f"the key '{'.'.join([*steps, missing[1]])}' is missing"
+    what = re.sub(r"`([\w |]+)`", lambda m: _in_words(m[1]), what).replace("Expected", "expected", 1)
+    given = _given(values, steps)
+    return f"{place} is {given}: {what}" if place and given else f"{place}: {what}" if place else what
+
+
+def _in_words(kinds: str) -> str:
+    """msgspec's `float | null` as "a number"."""
+    names = [name for name in kinds.split(" | ") if name != "null" or kinds == "null"]
+    return " or ".join(_WORDS.get(name, name) for name in names)
+
+
+def _given(values: Any, steps: list[str]) -> str:
+    """The value at a place, shortened; "" where it cannot be found."""
+    for step in steps:
+        if isinstance(values, Mapping) and step in values:
+            values = values[step]
+        elif isinstance(values, (list, tuple)) and step.isdecimal() and int(step) < len(values):
+            values = values[int(step)]
+        else:
+            return ""
+    shown = repr(values)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+def _keys(kind: Any, steps: list[str]) -> list[str]:
+    """The keys that a struct has at a place; empty where that is no struct."""
+    found: Any = msgspec.inspect.type_info(kind)
+    for step in [*steps, None]:
+        options = getattr(found, "types", (found,))  # a union's members
+        structs = [option for option in options if isinstance(option, msgspec.inspect.StructType)]
+        if len(structs) != 1:
+            return []
+        if step is None:
+            return [field.encode_name for field in structs[0].fields]
+        named = [field.type for field in structs[0].fields if field.encode_name == step]
+        if not named:
+            return []
+        found = named[0]
+    return []
