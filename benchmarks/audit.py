@@ -1,7 +1,7 @@
-"""Printed costs beside recomputed ones: which figures cannot be what they are called, and why.
+"""Audit of the printed costs: recompute them and explain the differences.
 
-Everything recomputed here is counted now: the published networks by PyTorch's counter on their definitions, the
-deployed ones by `ufuser.benchmarks.cost` on their ONNX graphs.
+The published networks are counted by PyTorch's FLOP counter on their definitions, the deployed ones by
+`ufuser.benchmarks.cost` on their ONNX graphs.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ if TYPE_CHECKING:
     from torch import nn
 
 TOLERANCE = 0.05
-"""Relative difference beyond which a printed figure is flagged."""
+"""Largest relative difference at which a printed figure counts as confirmed."""
 PARAMETERS, MACS, FLOPS = "parameters (K)", "MACs (G)", "FLOPs (G)"
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A network's cost at one size, as counted here."""
+    """Counted cost of a network at one size."""
 
     macs: int
     padded_by_name: int
-    """Of these, in convolutions called with padding='same'."""
+    """MACs in convolutions that are called with padding='same'."""
     multiplied: int
-    """Multiplications element by element."""
+    """Elementwise multiplications."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Defined:
-    """A published network that is defined here."""
+    """A published network that this package defines."""
 
-    method: str  # as the table calls it
+    method: str  # its name in the table
     definition: str
     network: nn.Module
 
 
 def audit(models: Sequence[tuple[str, Path]], sizes: Sequence[Size]) -> list[Audited]:
-    """Every printed figure that can be recomputed, at each size.
+    """Recompute every printed figure that can be recomputed.
 
     Args:
-        models: name and ONNX file of deployed networks. Those whose metadata names U-Fuser or FNet are set beside
-            the printed one; there is no printed figure for others.
-        sizes: where; other sizes than the table's are compared with the printed figure scaled by the pixels.
+        models: name and ONNX file of deployed networks. Those whose metadata names U-Fuser or FNet are compared
+            with the printed figure; the papers print none for the others.
+        sizes: a size other than the table's is compared with the printed figure scaled by the number of pixels.
     """
     from ufuser.train.models.fnet import FNet
     from ufuser.train.models.ufuser import UFuser
@@ -76,13 +76,13 @@ def audit(models: Sequence[tuple[str, Path]], sizes: Sequence[Size]) -> list[Aud
 
 
 def count(network: nn.Module, size: Size) -> Counted:
-    """Count a fusion network of one pair, shapes only, by PyTorch's counter."""
+    """Count a fusion network for one pair with PyTorch's counter, on shapes only."""
     import torch
     from torch.overrides import TorchFunctionMode
     from torch.utils.flop_counter import FlopCounterMode
 
     class Calls(TorchFunctionMode):
-        """What a tracing profiler sees: the calls, not what they come down to."""
+        """Counts at the level of function calls, as a tracing profiler does."""
 
         padded_by_name = multiplied = 0
 
@@ -107,15 +107,15 @@ def count(network: nn.Module, size: Size) -> Counted:
 
 
 def weights_used(row: dict[str, str], size: Size) -> float:
-    """Printed operations for each weight and pixel: 1 where every weight is used once a pixel.
+    """Printed operations per weight and pixel: 1 if every weight is used once per pixel.
 
-    Less in a network that works at lower resolutions, more in one that uses its weights again.
+    Networks at lower resolutions have less; networks that reuse weights have more.
     """
     return float(row["flops_g"]) * 1e9 / (float(row["params_k"]) * 1e3 * prod(size))
 
 
 def weights(network: nn.Module) -> int:
-    """Learned numbers of a network."""
+    """Number of learned parameters of a network."""
     return sum(p.numel() for p in network.parameters())
 
 
@@ -136,7 +136,7 @@ def _of_definition(known: _Defined, counted: Counted, size: Size) -> list[Audite
 
 
 def _reasons(printed: float, counted: Counted, learned: int, size: Size) -> dict[str, str]:
-    """Why the printed figure differs from the MACs and from the FLOPs, found by trying what could explain it."""
+    """Try the known explanations of a difference from the MACs and from the FLOPs."""
     if _agree(counted.macs, printed):
         return {MACS: "", FLOPS: "the printed figure counts multiply-accumulates, one each, not operations"}
     if _agree(2 * counted.macs, printed):
@@ -156,7 +156,7 @@ def _reasons(printed: float, counted: Counted, learned: int, size: Size) -> dict
 
 
 def _of_graph(name: str, path: Path, size: Size, known: _Defined, plain: Counted) -> list[Audited]:
-    """A deployed network beside the printed one that it is."""
+    """A deployed network compared with the printed figure of the same network."""
     cost = cost_of(path, *size)
     printed, scaled = _printed(known.method, size)
     parameters = published.load("fnet_1_cost").value("params_k", method=known.method)
@@ -180,13 +180,13 @@ def _of_graph(name: str, path: Path, size: Size, known: _Defined, plain: Counted
 
 
 def _network(path: Path) -> str:
-    """Which network an exported file says that it holds; empty for a foreign file."""
+    """Name of the network in the metadata of an exported file; empty for a foreign file."""
     metadata = onnx.load(str(path), load_external_data=False).metadata_props
     return next((entry.value for entry in metadata if entry.key == "model"), "")
 
 
 def _printed(method: str, size: Size) -> tuple[float, bool]:
-    """The printed figure in G at a size, and whether it had to be scaled to it."""
+    """The printed figure at a size, in G, and whether it is scaled."""
     table = published.load("fnet_1_cost")
     own = parse_size(table.resolution)
     return table.value("flops_g", method=method) * prod(size) / prod(own), size != own

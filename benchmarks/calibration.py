@@ -1,8 +1,8 @@
-"""`ufuser bench calibration`: how near `ufuser calibrate` comes where the truth is known.
+"""`ufuser bench calibration`: error of `ufuser calibrate` against a known ground truth.
 
-`sim`: two simulated cameras, whose geometry is exact. `pairs`: registered real pictures, of which infrared is moved by
-a known random homography and cut to its middle, as a camera of a narrower view, mounted off, would give it. `offset`:
-a registered pair of videos, of which infrared's stamps are moved.
+`sim`: two simulated cameras with exact geometry. `pairs`: registered real pictures; infrared is warped by a known
+random homography and cropped to its middle, like a camera with a narrower view. `offset`: a registered pair of
+videos; the time stamps of infrared are shifted.
 """
 
 from __future__ import annotations
@@ -35,25 +35,29 @@ from ufuser.simulation.geometry import seen_by_other
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
 LOST = 5.0
-"""Pixels of root mean square error beyond which a calibration that was written counts as failed."""
+"""RMS error in pixels above which a calibration counts as failed."""
 _KEPT = 0.9
-"""Of the infrared picture's sides, what is left when the moved border is cut off."""
+"""Share of each side of the infrared picture that remains after cropping the warped border."""
 _SIZE, _ASKEW = (640, 480), "fov=40&yaw=1&pitch=-0.7&roll=1.5&k1=-0.2"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the subcommand."""
-    parser = subparsers.add_parser("calibration", help="measure ufuser calibrate against a known truth")
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "calibration", help="measure ufuser calibrate against a known ground truth"
+    )
     parser.add_argument("what", choices=("sim", "pairs", "offset"))
     parser.add_argument("--ir", help="folder of registered pictures, or a video")
-    parser.add_argument("--vi", help="the visible ones, of the same names")
-    parser.add_argument("--count", type=int, default=20, help="calibrations, evenly spread (default: 20)")
+    parser.add_argument("--vi", help="visible folder with the same names, or a video")
     parser.add_argument(
-        "--together", type=int, default=1, help="pairs of following names in each (default: 1)"
+        "--count", type=int, default=20, help="number of calibrations, evenly spaced (default: 20)"
     )
-    parser.add_argument("--search", action="store_true", help="refine without trusting the start")
-    parser.add_argument("--seed", type=int, default=0, help="of what is random (default: 0)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument(
+        "--together", type=int, default=1, help="consecutive pairs per calibration (default: 1)"
+    )
+    parser.add_argument("--search", action="store_true", help="refine without a trusted start")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     parser.set_defaults(run=run)
 
 
@@ -70,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def simulated(args: argparse.Namespace) -> dict[str, Any]:
-    """`refine`, `points` and `offset` on the simulated street, 640x480, against its own geometry."""
+    """Measure `refine`, `points` and `offset` on the simulated street at 640x480 against its geometry."""
     vi, ir = SimConfig("visible", *_SIZE).view(), SimConfig.from_uri(f"sim://thermal?{_ASKEW}").view()
     points = _grid(_SIZE)
     truth = seen_by_other(vi, ir, points)
@@ -96,7 +100,7 @@ def simulated(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def real(args: argparse.Namespace) -> dict[str, Any]:
-    """`refine` on registered pictures of which infrared is moved."""
+    """Measure `refine` on registered pictures with warped infrared."""
     rows: list[dict[str, Any]] = []
     for number, (name, group) in enumerate(_groups(args)):
         height, width = group[0][1].shape[:2]
@@ -109,7 +113,7 @@ def real(args: argparse.Namespace) -> dict[str, Any]:
         try:
             found, own = (_refined(group, start, matrix, args.search) for matrix in (true, middle))
             row["after"] = _off(found, replace(start, homography=true))
-            # The data is registered to a pixel or three itself: `own` is where refine sees it without a move.
+            # The data itself is registered to one to three pixels: `own` is the result of refine without a warp.
             row["beside_unmoved"] = _off(
                 found, replace(start, homography=true @ np.linalg.inv(middle) @ own.homography)
             )
@@ -134,13 +138,13 @@ def real(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _refined(pairs: list[Pair], start: Calibration, move: Matrix, search: bool) -> Calibration:
-    """What refine makes of pairs whose infrared is moved."""
+    """Refine pairs whose infrared is warped."""
     moved = [(cv2.warpPerspective(ir, move, start.ir_size), vi) for ir, vi in pairs]
     return refine(moved, start, bend=False, search=search).calibration
 
 
 def offsets(args: argparse.Namespace) -> dict[str, Any]:
-    """`offset` on two videos: as they are, with infrared's stamps moved, and with every third of its frames."""
+    """Measure `offset` on two videos: unchanged, with shifted infrared stamps, and with every third infrared frame."""
     frames = list(grab_frames(args.ir, args.vi, 60.0))
     rows = []
     for added, every in ((0, 1), (40, 1), (-73, 1), (150, 1), (0, 3), (40, 3)):
@@ -174,7 +178,7 @@ def _offset(ir: str, vi: str, calibration: Calibration) -> float:
 
 
 def _clicks(points: Points, truth: Points, seed: int) -> float:
-    """The error of a calibration from 36 clicks, one in each part of the overlap, each a pixel off."""
+    """RMS error of a calibration from 36 points, one per cell of the overlap, each with a noise of one pixel."""
     rng = np.random.default_rng(seed)
     low, span = points.min(axis=0), np.ptp(points, axis=0) + 1
     cells = ((points - low) / span * 6).astype(int) @ (6, 1)
@@ -185,18 +189,18 @@ def _clicks(points: Points, truth: Points, seed: int) -> float:
 
 
 def _move(rng: np.random.Generator, size: Size) -> Matrix:
-    """About the middle: up to 1.5 degrees, 2 % of size, 2 % of the width of shift, and a slight perspective."""
-    turn, grow = math.radians(rng.uniform(-1.5, 1.5)), rng.uniform(0.98, 1.02)
-    across, down = rng.uniform(-0.02, 0.02, 2) * size[0]
-    lean = rng.uniform(-0.02, 0.02, 2) / size[0]
-    cosine, sine = grow * math.cos(turn), grow * math.sin(turn)
-    moved = np.asarray([[cosine, -sine, across], [sine, cosine, down], [*lean, 1]])
+    """Random warp about the centre: up to 1.5 degrees, 2 % scale, 2 % translation and slight perspective."""
+    rotation, scale = math.radians(rng.uniform(-1.5, 1.5)), rng.uniform(0.98, 1.02)
+    dx, dy = rng.uniform(-0.02, 0.02, 2) * size[0]
+    perspective = rng.uniform(-0.02, 0.02, 2) / size[0]
+    cosine, sine = scale * math.cos(rotation), scale * math.sin(rotation)
+    moved = np.asarray([[cosine, -sine, dx], [sine, cosine, dy], [*perspective, 1]])
     centre = np.asarray([[1, 0, size[0] / 2], [0, 1, size[1] / 2], [0, 0, 1]])
     return np.asarray(centre @ moved @ np.linalg.inv(centre), np.float64)
 
 
 def _off(found: Calibration, true: Calibration) -> float:
-    """Root mean square pixels between two calibrations over what the true one says both cameras see."""
+    """RMS distance in pixels between two calibrations over the true overlap."""
     points = _grid(true.vi_size)
     places = true.to_infrared(points)
     seen = ((places >= 0) & (places <= np.asarray(true.ir_size) - 1)).all(axis=1)

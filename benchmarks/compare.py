@@ -1,4 +1,4 @@
-"""`ufuser bench compare A.json B.json`: what became slower beyond the noise measured in both."""
+"""`ufuser bench compare A.json B.json`: find slowdowns that exceed the noise of both runs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SLOWER_EXIT = 1
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One contender, before and after."""
+    """Results of one contender before and after."""
 
     before: Latency
     after: Latency
     noise_ms: float
-    """Of both runs together: how far apart two medians of the same thing may lie."""
+    """Noise of both runs: the difference that two medians of the same contender may have."""
 
     @property
     def difference_ms(self) -> float:
@@ -39,10 +39,10 @@ class Change:
 
 
 def noise(samples_ms: Sequence[float]) -> float:
-    """How far a run's median wanders, in milliseconds: half the range of the medians of its consecutive blocks.
+    """Noise of a run in milliseconds: half the range of the medians of its consecutive blocks.
 
-    A run that drifts while it is measured has medians far apart, whatever their statistical error would be if
-    its samples were independent. With too few samples for blocks it is half the range of the samples.
+    This includes drift during the run, which a standard error of independent samples would miss. With too few
+    samples for blocks it is half the range of the samples.
     """
     blocks = min(_BLOCKS, len(samples_ms) // _SMALLEST_BLOCK)
     medians = [float(np.median(b)) for b in np.array_split(samples_ms, blocks)] if blocks > 1 else samples_ms
@@ -50,7 +50,7 @@ def noise(samples_ms: Sequence[float]) -> float:
 
 
 def changes(before: Results, after: Results) -> list[Change]:
-    """What was measured in both, in the order of `after`."""
+    """Contenders that were measured in both files, in the order of `after`."""
     earlier = {run.key: run for run in before.latency}
     return [
         Change(earlier[run.key], run, noise(earlier[run.key].samples_ms) + noise(run.samples_ms))
@@ -60,8 +60,8 @@ def changes(before: Results, after: Results) -> list[Change]:
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the subcommand."""
-    parser = subparsers.add_parser("compare", help="what became slower between two results files")
+    """Add the subcommand."""
+    parser = subparsers.add_parser("compare", help="find slowdowns between two results files")
     parser.add_argument("before", type=Path, metavar="A.json")
     parser.add_argument("after", type=Path, metavar="B.json")
     parser.set_defaults(run=run)
@@ -75,11 +75,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def text(before: Results, after: Results) -> str:
-    """What differs about the two, a line for each contender measured in both, and who is in one only."""
+    """Differences of machine and versions, one line per common contender, and the contenders of one file only."""
     found = changes(before, after)
     lines = []
     if before.machine != after.machine:
-        lines.append(f"another machine: {before.machine.cpu} before, {after.machine.cpu} after")
+        lines.append(f"different machines: {before.machine.cpu} before, {after.machine.cpu} after")
     for name in sorted(set(before.versions) | set(after.versions)):
         old, new = before.versions.get(name, "absent"), after.versions.get(name, "absent")
         if old != new:
@@ -95,7 +95,7 @@ def text(before: Results, after: Results) -> str:
     for where, results in (("before", before), ("after", after)):
         lines += [f"only {where}: {_title(run)}" for run in results.latency if run.key not in both]
     if not found:
-        lines.append("nothing was measured in both")
+        lines.append("the files have no contender in common")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""What one run of an ONNX graph costs at a given shape, operator by operator, without running it.
+"""Cost of one run of an ONNX graph at a given shape, per operator, without running it.
 
 MACs are multiply-accumulates; a FLOP is one floating-point operation, so FLOPs are twice the MACs. The papers'
 columns named "FLOPs" mostly count MACs.
@@ -41,7 +41,7 @@ _BITS: dict[int, int] = {
 _LEARNED = frozenset((TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)) | {
     t for t, bits in _BITS.items() if bits <= 8 and t != TensorProto.BOOL
 }
-"""Element types of weights; int64 constants are shapes. int32 only as a quantised bias."""
+"""Element types of weights. int64 constants are shapes; int32 occurs only as a quantised bias."""
 _WITHOUT_TRAFFIC = VIEWS | {"Constant", "Shape", "Size"}
 _READS_WHAT_IT_WRITES = frozenset(("Gather", "GatherElements", "GatherND", "Slice"))
 _CONTROL_FLOW = frozenset(("If", "Loop", "Scan", "SequenceMap"))
@@ -64,9 +64,9 @@ class OperatorCost:
     output: Shape
     macs: int
     parameters: int
-    """Weights that it is the first to use."""
+    """Weights that this node is the first to use."""
     bytes_read: int
-    """Of all inputs, weights included, each once, as if nothing stayed in a cache."""
+    """Bytes of all inputs, weights included, each counted once; caches are ignored."""
     bytes_written: int
 
 
@@ -76,8 +76,8 @@ class GraphCost:
 
     operators: tuple[OperatorCost, ...]
     peak_activation_bytes: int
-    """Most that intermediate results, inputs and outputs occupy at once, in the order of the file, each freed
-    after its last use, reshapes in place. No weights. Engines that reorder or work in place need other amounts."""
+    """Peak memory of inputs, outputs and intermediate results in the order of the file. Each is freed after its last
+    use, and reshapes are in place. Weights are not included. Engines that reorder or work in place differ."""
 
     @cached_property
     def parameters(self) -> int:
@@ -96,11 +96,11 @@ class GraphCost:
 
     @cached_property
     def bytes_moved(self) -> int:
-        """Read and written by all operators, if each takes its inputs from memory and puts its outputs there."""
+        """Bytes read and written by all operators if every input and output passes through memory."""
         return sum(o.bytes_read + o.bytes_written for o in self.operators)
 
     def by_operator(self) -> dict[str, OperatorCost]:
-        """Sums for each operator type, dearest in MACs first, then by bytes; `output` is empty."""
+        """Sums per operator type, sorted by MACs, then by bytes; `output` is empty."""
         groups: dict[str, list[OperatorCost]] = {}
         for cost in self.operators:
             groups.setdefault(cost.operator, []).append(cost)
@@ -121,13 +121,13 @@ class GraphCost:
 
 
 def cost_of(model: Path | ModelProto, height: int, width: int, batch: int = 1) -> GraphCost:
-    """Cost of one run.
+    """Compute the cost of one run.
 
     Args:
-        model: an ONNX file or graph whose picture inputs are [batch, channels, height, width]; weights kept in
-            other files are not needed.
+        model: an ONNX file or graph whose picture inputs are [batch, channels, height, width]; external
+            weight files are not needed.
         height, width: pixels.
-        batch: pictures at once.
+        batch: pictures per run.
 
     Raises:
         InputError: no ONNX file, a graph fixed to another shape, one with control flow, an operator without a

@@ -1,4 +1,4 @@
-"""`ufuser bench cost`: what the networks cost, printed beside recomputed."""
+"""`ufuser bench cost`: costs of the networks, printed and recomputed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _WIDTH = 116
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the subcommand."""
+    """Add the subcommand."""
     parser = subparsers.add_parser(
-        "cost", help="parameters, MACs, bytes; printed figures beside recomputed ones"
+        "cost", help="parameters, MACs and bytes; printed figures compared with recomputed ones"
     )
     parser.add_argument(
         "--models",
@@ -35,10 +35,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--sizes", default="264x400,480x640", metavar="HxW,…", help="(default: 264x400,480x640)"
     )
-    parser.add_argument(
-        "--no-audit", action="store_true", help="only the models' cost, without PyTorch and printed figures"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--no-audit", action="store_true", help="count the models only; needs no PyTorch")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     parser.set_defaults(run=run)
 
 
@@ -66,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def as_result(model: str, size: Size, cost: GraphCost) -> Cost:
-    """A count as it goes into a results file."""
+    """Convert a count to the form of the results file."""
     shares = tuple(
         OperatorShare(
             operator,
@@ -88,7 +86,7 @@ def as_result(model: str, size: Size, cost: GraphCost) -> Cost:
 
 
 def cost_text(cost: Cost) -> str:
-    """One model at one size, its operators that count for something."""
+    """Text for one model at one size, with the operators that matter."""
     lines = [
         f"{cost.model} at {as_text(cost.size)}: {cost.parameters / 1e3:.1f} K weights, {cost.macs / 1e9:.3f} GMACs "
         f"({2 * cost.macs / 1e9:.3f} GFLOPs), {cost.bytes_moved / _MIB:.0f} MiB moved, "
@@ -102,7 +100,7 @@ def cost_text(cost: Cost) -> str:
 
 
 def audit_text(rows: Sequence[Audited], size: Size) -> str:
-    """Printed against recomputed at one size; what is flagged has its reason underneath."""
+    """Printed and recomputed figures at one size, with a reason below each flagged one."""
     table = published.load("fnet_1_cost")
     scaled = "" if size == parse_size(table.resolution) else ", printed figures scaled by the pixels"
     lines = [
@@ -123,12 +121,12 @@ def audit_text(rows: Sequence[Audited], size: Size) -> str:
 
 
 def not_recomputed_text() -> str:
-    """The printed rows whose networks have no definition here, with a figure to judge them by."""
+    """Printed rows of networks that this package does not define, with a plausibility figure."""
     table = published.load("fnet_1_cost")
     size = parse_size(table.resolution)
     lines = [
-        "Printed operations for each weight and pixel: 1 if every weight is used once a pixel, less at lower",
-        "resolutions, more where weights are used again. Only EMMA and FNet are recomputed above.",
+        "Printed operations per weight and pixel: 1 if every weight is used once per pixel, less at lower",
+        "resolutions, more if weights are reused. Only EMMA and FNet are recomputed above.",
         f"  {'':12s} {'weights K':>10s} {'printed G':>10s} {'per weight and pixel':>21s}",
     ]
     lines += [

@@ -1,8 +1,8 @@
 """Multiply-accumulates of one ONNX operator from the shapes around it.
 
 Counted are convolutions and matrix products, each once a multiplication and addition, as PyTorch's counter does
-(which reports two operations for each). What adds and multiplies element by element has no MACs. An operator
-in neither list is an error: leaving out what one has no rule for is how printed figures come out too small.
+(which reports two operations for each). Elementwise operators have no MACs. An operator in neither list is an error,
+because a count without it would be too small.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""`ufuser bench energy`: millijoules a fused frame, what the machine draws when idle subtracted.
+"""`ufuser bench energy`: millijoules per fused frame above the idle power.
 
-Two meters are known: the INA3221 of Jetson boards, through the kernel's hwmon files, and NVIDIA's management
-library for desktop GPUs. Elsewhere there is nothing to read, and that is said.
+Two meters are supported: the INA3221 of Jetson boards through the kernel's hwmon files, and NVML for desktop GPUs.
+On other machines the command reports that there is no meter.
 """
 
 from __future__ import annotations
@@ -23,44 +23,44 @@ from ufuser.runtime.files import require_writable
 
 HWMON = Path("/sys/class/hwmon")
 WHOLE_MODULE = "VDD_IN"
-"""The rail of Orin NX, Orin Nano and Xavier NX that feeds the whole module, the other rails included. AGX boards
-have none: there the module draws the sum of its rails."""
+"""The input rail of Orin NX, Orin Nano and Xavier NX; it includes the other rails. AGX boards have no such rail:
+their power is the sum of all rails."""
 _CHANNELS = (1, 2, 3)  # the driver's further ones are sums of shunt voltages
 _PERIOD = 0.02  # seconds between two readings of a meter without a counter
 
 
 class NoMeterError(Exception):
-    """There is nothing to measure power with; the message says what was looked for."""
+    """No power meter was found; the message lists the meters that were tried."""
 
 
 class Meter(Protocol):
-    """Reads the power of a machine, or of a part of it."""
+    """Reads the power of a machine or a part of it."""
 
     @property
     def name(self) -> str:
-        """What it is and what it sees."""
+        """Name of the meter and the part that it measures."""
 
     @property
     def sees_cpu(self) -> bool:
-        """Whether what the processor draws is in it."""
+        """Whether the figure includes the processor."""
 
     def watts(self) -> float:
-        """Power now."""
+        """Current power."""
 
     def joules(self) -> float | None:
-        """Energy since some moment in the past, None where the meter keeps no count."""
+        """Energy since an arbitrary moment; None if the meter has no counter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rail:
-    """One supply line of the INA3221."""
+    """One supply rail of the INA3221."""
 
     label: str
     millivolts: Path
     milliamperes: Path
 
     def watts(self) -> float:
-        """Power now."""
+        """Current power."""
         return _number(self.millivolts) * _number(self.milliamperes) / 1e6
 
 
@@ -73,7 +73,7 @@ class Ina3221:
 
     @classmethod
     def find(cls, hwmon: Path = HWMON) -> Ina3221:
-        """The module's monitors: its input rail where it has one, else all its rails.
+        """Find the module's monitors: the input rail if it has one, else all rails.
 
         Raises:
             NoMeterError: no INA3221 with readable, named channels under `hwmon`.
@@ -109,7 +109,7 @@ class Nvml:
 
     @classmethod
     def find(cls) -> Nvml:
-        """The first GPU. Raises NoMeterError where the library, the driver or a GPU is missing."""
+        """Open the first GPU. Raises NoMeterError if the library, the driver or a GPU is missing."""
         try:
             import pynvml  # type: ignore[import-untyped, unused-ignore]
         except ImportError:
@@ -130,14 +130,14 @@ class Nvml:
         return float(self._nvml.nvmlDeviceGetPowerUsage(self._gpu)) / 1000
 
     def joules(self) -> float | None:
-        try:  # counted by the GPU from Volta on: finer than its averaged power
+        try:  # available from Volta on; finer than the averaged power
             return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu)) / 1000
         except self._nvml.NVMLError:
             return None
 
 
 def find_meter(hwmon: Path = HWMON) -> Meter:
-    """The machine's meter, a Jetson's first. Raises NoMeterError that names everything looked for."""
+    """Find the machine's meter; a Jetson's has precedence. Raises NoMeterError."""
     try:
         return Ina3221.find(hwmon)
     except NoMeterError as jetson:
@@ -148,7 +148,7 @@ def find_meter(hwmon: Path = HWMON) -> Meter:
 
 
 def mean_power(meter: Meter, work: Callable[[], object]) -> tuple[float, float]:
-    """Mean watts and seconds while `work` runs: from the meter's counter, else from readings every 20 ms."""
+    """Mean power in watts and duration of `work` in seconds, from the counter or from readings every 20 ms."""
     counted = meter.joules()
     start = time.perf_counter()
     if counted is not None:
@@ -179,7 +179,7 @@ def mean_power(meter: Meter, work: Callable[[], object]) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is measured."""
+    """Description of the workload."""
 
     engine: str
     model: str
@@ -188,13 +188,13 @@ class Load:
 
 
 def measure(meter: Meter, fuse: Callable[[], object], load: Load, idle_s: float, busy_s: float) -> Energy:
-    """Idle first, with everything loaded, then frame after frame.
+    """Measure the idle power with everything loaded, then the power while fusing.
 
     Args:
-        meter: what to read.
-        fuse: fuses one pair; is called a few times before, to warm up.
-        load: what it runs, for the result.
-        idle_s, busy_s: how long to measure each, in seconds.
+        meter: the power meter.
+        fuse: fuses one pair; it is called a few times to warm up.
+        load: description for the result.
+        idle_s, busy_s: durations in seconds.
     """
     for _ in range(3):
         fuse()
@@ -214,20 +214,20 @@ def measure(meter: Meter, fuse: Callable[[], object], load: Load, idle_s: float,
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the subcommand."""
-    parser = subparsers.add_parser("energy", help="millijoules a frame, on a Jetson or with an NVIDIA GPU")
+    """Add the subcommand."""
+    parser = subparsers.add_parser("energy", help="millijoules per frame, on a Jetson or an NVIDIA GPU")
     parser.add_argument("--model", default="ufuser", help="shipped model or ONNX file (default: ufuser)")
     parser.add_argument("--engine", default="onnxruntime", help="(default: onnxruntime)")
     parser.add_argument("--size", default="480x640", metavar="HxW", help="(default: 480x640)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--idle", type=float, default=10, metavar="SECONDS", help="(default: 10)")
     parser.add_argument("--busy", type=float, default=20, metavar="SECONDS", help="(default: 20)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print, or say why not. Returns 0 either way; raises InputError for bad input."""
+    """Measure and print, or print why not. Returns 0; raises InputError for bad input."""
     if not (args.idle > 0 and args.busy > 0):
         raise InputError(f"--idle {args.idle} --busy {args.busy}: expected seconds above 0")
     size = parse_size(args.size)
@@ -240,7 +240,7 @@ def run(args: argparse.Namespace) -> int:
         results = Results.here(energy_absent=str(e))
     else:
         print(
-            f"{measured.model} in {measured.engine} at {as_text(size)}: {measured.millijoules:.0f} mJ a frame above "
+            f"{measured.model} in {measured.engine} at {as_text(size)}: {measured.millijoules:.0f} mJ per frame above "
             f"idle ({measured.busy_w:.2f} W busy, {measured.idle_w:.2f} W idle, {measured.frames} frames in "
             f"{measured.seconds:.1f} s; {measured.meter})"
         )
@@ -255,7 +255,7 @@ def _measured(args: argparse.Namespace, meter: Meter, size: Size) -> Energy:
 
     fuser = Fuser.open(args.model, args.engine, args.threads)
     if "CPU" in fuser.engine.name and not meter.sees_cpu:
-        raise NoMeterError(f"{meter.name} does not see the processor, on which {fuser.engine.name} runs")
+        raise NoMeterError(f"{meter.name} does not measure the processor, which runs {fuser.engine.name}")
     rng = np.random.default_rng(0)
     ir, vi = rng.integers(0, 256, size, np.uint8), rng.integers(0, 256, (*size, 3), np.uint8)
     name = Path(args.model).stem if Path(args.model).suffix else args.model
@@ -264,7 +264,7 @@ def _measured(args: argparse.Namespace, meter: Meter, size: Size) -> Energy:
 
 
 def _rails(chip: Path) -> list[Rail]:
-    """The named channels of one chip, if it is an INA3221."""
+    """Labelled channels of a chip; empty if it is no INA3221."""
     try:
         if (chip / "name").read_text().strip() != "ina3221":
             return []
@@ -282,5 +282,5 @@ def _rails(chip: Path) -> list[Rail]:
 
 
 def _number(path: Path) -> float:
-    """A reading; a file that cannot be read any more is an error of the machine, not of the user."""
+    """Read one value. An OSError here is a fault of the machine, not of the input."""
     return float(path.read_text())

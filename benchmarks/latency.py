@@ -1,7 +1,7 @@
-"""`ufuser bench latency`: the runtime beside its peers, in one run.
+"""`ufuser bench latency`: time the runtime and its peers in one run.
 
-Every contender is a process of its own (`ufuser.benchmarks.worker`); repetitions are interleaved pair by pair
-(A B C A B C), so that a machine's drift hits all alike, and a ratio is taken within each turn.
+Each contender runs in its own process (`ufuser.benchmarks.worker`). Repetitions are interleaved (A B C A B C), so that
+the drift of the machine affects all contenders equally. Ratios are computed repetition by repetition.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ REFERENCE = "PyTorch eager, not rewritten"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the subcommand."""
-    parser = subparsers.add_parser("latency", help="time models and engines beside their peers")
+    """Add the subcommand."""
+    parser = subparsers.add_parser("latency", help="time models and engines against their peers")
     parser.add_argument("--ir", type=Path, help="folder of infrared pictures (default: random pictures)")
-    parser.add_argument("--vi", type=Path, help="folder of visible pictures, equally named")
-    parser.add_argument("--list", type=Path, help="file with the stems to use, one a line (default: all)")
+    parser.add_argument("--vi", type=Path, help="folder of visible pictures with the same names")
+    parser.add_argument("--list", type=Path, help="file of stems to use, one per line (default: all)")
     parser.add_argument(
         "--models", default="ufuser", metavar="A,B", help="shipped models or ONNX files (default: ufuser)"
     )
@@ -62,18 +62,25 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="runtime engines; openvino:bf16 computes in bfloat16 (default: onnxruntime)",
     )
     parser.add_argument(
-        "--peers", default="", metavar="A,B", help=f"of {', '.join(PEERS)}; the first three need --checkpoint"
+        "--peers",
+        default="",
+        metavar="A,B",
+        help=f"from {', '.join(PEERS)}; the first three need --checkpoint",
     )
-    parser.add_argument("--checkpoint", type=Path, help="checkpoint of the first model, for its peers")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="checkpoint of the first model, for the PyTorch peers"
+    )
     parser.add_argument("--sizes", default="480x640", metavar="HxW,…", help="(default: 480x640)")
     parser.add_argument("--threads", default="2", metavar="N,…", help="(default: 2)")
     parser.add_argument(
-        "--batches", default="1", metavar="N,…", help="pairs at once; streams fuse one (default: 1)"
+        "--batches", default="1", metavar="N,…", help="pairs per call; a stream uses 1 (default: 1)"
     )
     parser.add_argument("--rounds", type=int, default=1, help="passes over all pairs (default: 1)")
-    parser.add_argument("--pairs", type=int, default=20, metavar="N", help="pairs at most (default: 20)")
-    parser.add_argument("--profile", action="store_true", help="also time by operator")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
+    parser.add_argument(
+        "--pairs", type=int, default=20, metavar="N", help="largest number of pairs (default: 20)"
+    )
+    parser.add_argument("--profile", action="store_true", help="also time each operator type")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
     parser.set_defaults(run=run)
 
 
@@ -114,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def contenders(args: argparse.Namespace, folder: Path) -> list[Spec]:
-    """Everything to be timed, without threads, batch and pictures yet. Raises InputError."""
+    """All contenders, still without threads, batch and pictures. Raises InputError."""
     made = [
         _engine_spec(model, engine)
         for model in args.models.split(",")
@@ -123,7 +130,7 @@ def contenders(args: argparse.Namespace, folder: Path) -> list[Spec]:
     ]
     for peer in (p for p in args.peers.split(",") if p):
         if peer not in PEERS:
-            raise InputError(f"unknown peer '{peer}': expected some of {', '.join(PEERS)}")
+            raise InputError(f"unknown peer '{peer}': expected names from {', '.join(PEERS)}")
         model = ""
         if peer not in SIMPLE:
             if args.checkpoint is None:
@@ -136,7 +143,7 @@ def contenders(args: argparse.Namespace, folder: Path) -> list[Spec]:
 
 
 def _engine_spec(model: str, engine: str) -> Spec:
-    """A model in an engine, as "openvino" or "openvino:bf16"."""
+    """A model in an engine such as "openvino" or "openvino:bf16"."""
     name, _, cpu_precision = engine.partition(":")
     path = find_model(model)
     precision = (
@@ -147,7 +154,7 @@ def _engine_spec(model: str, engine: str) -> Spec:
 
 @dataclass
 class Worker:
-    """A contender's process."""
+    """The process of one contender."""
 
     spec: Spec
     process: subprocess.Popen[str]
@@ -156,7 +163,7 @@ class Worker:
 
     @classmethod
     def start(cls, spec: Spec, stack: ExitStack) -> Worker:
-        """Start it and wait until it has fused its first pair. Raises InputError with its reason."""
+        """Start the process and wait for its first fused pair. Raises InputError if it fails."""
         began = time.perf_counter()
         command = [sys.executable, "-m", "ufuser.benchmarks.worker", spec_argument(spec)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -168,15 +175,14 @@ class Worker:
         return worker
 
     def ask(self, request: str) -> dict[str, Any]:
-        """A request's answer."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(request + "\n")
-        self.process.stdin.flush()
+        """Send a request and return the answer."""
+        if self.process.stdin is not None:
+            self.process.stdin.write(request + "\n")
+            self.process.stdin.flush()
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        line = self.process.stdout.readline() if self.process.stdout is not None else ""
         answer: dict[str, Any] = json.loads(line) if line else {"error": "its process ended"}
         if "error" in answer:
             raise InputError(f"{self.spec.name}: {answer['error']}")
@@ -184,11 +190,11 @@ class Worker:
 
 
 def measure(specs: Sequence[Spec], size: Size, rounds: int, folder: Path) -> list[Latency]:
-    """Time contenders at one size and one number of threads, in turns."""
+    """Time contenders at one size and thread count, interleaved."""
     with ExitStack() as stack:
         workers = [Worker.start(spec, stack) for spec in specs]
         count = np.load(specs[0].pairs, mmap_mode="r").shape[1]
-        for worker in workers:  # a shape that comes again may be compiled for
+        for worker in workers:  # OpenVINO compiles for a shape that repeats
             for _ in range(2):
                 worker.ask("time 0")
         progress = stack.enter_context(
@@ -220,7 +226,7 @@ def _latency(worker: Worker, size: Size, error: Error | None) -> Latency:
 
 
 def _errors(workers: Sequence[Worker], folder: Path) -> dict[int, Error]:
-    """How far the networks' pictures of the first pairs are from PyTorch eager's; nothing without that peer."""
+    """Differences of the networks' pictures from PyTorch eager's; empty if that peer does not run."""
     pictures: dict[int, NDArray[np.float32]] = {}
     for number, worker in enumerate(workers):
         if worker.spec.kind not in SIMPLE:
@@ -239,7 +245,7 @@ def _errors(workers: Sequence[Worker], folder: Path) -> dict[int, Error]:
 
 
 def _plain_export(checkpoint: Path, folder: Path) -> Path:
-    """The network as it was trained, exported without rewrites."""
+    """Export the network as trained, without rewrites."""
     from ufuser.export.to_onnx import trace
     from ufuser.train.checkpoint import load_model
 
@@ -253,7 +259,7 @@ def _plain_export(checkpoint: Path, folder: Path) -> Path:
 
 
 def _pairs(ir: Path | None, vi: Path | None, listed: Path | None, most: int, size: Size) -> NDArray[np.uint8]:
-    """2×N×H×W: grey pairs of two folders, scaled to one size; a random pair without folders."""
+    """Grey pairs, 2×N×H×W, from two folders, scaled to one size; random pictures if no folders are given."""
     height, width = size
     if (ir is None) != (vi is None):
         raise InputError("expected both --ir and --vi, or neither")
@@ -268,14 +274,14 @@ def _pairs(ir: Path | None, vi: Path | None, listed: Path | None, most: int, siz
 def _counts(option: str, text: str) -> list[int]:
     parts = text.split(",")
     if not all(p.isdecimal() and int(p) >= 1 for p in parts):
-        raise InputError(f"{option} {text}: expected numbers, at least 1, as in 1,2")
+        raise InputError(f"{option} {text}: expected whole numbers of at least 1, such as 1,2")
     return list(dict.fromkeys(int(p) for p in parts))
 
 
 def _print(found: Sequence[Latency]) -> None:
-    """A table of one size; ratios to PyTorch eager where it took part, of the same batch."""
+    """Print the table of one size, with ratios to PyTorch eager at the same batch."""
     first = found[0]
-    print(f"{as_text(first.size)}, {first.threads} threads, {len(first.samples_ms)} turns")
+    print(f"{as_text(first.size)}, {first.threads} threads, {len(first.samples_ms)} repetitions")
     eagers = {row.batch: row for row in found if row.engine == TITLES[EAGER]}
     batches = len({row.batch for row in found}) > 1 or first.batch > 1
     for row in found:

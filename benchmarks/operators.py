@@ -1,4 +1,4 @@
-"""Where an engine's time goes, operator type by operator type, from the engine's own profiler."""
+"""Time per operator type from the engines' own profilers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ufuser.runtime.errors import InputError
 from ufuser.runtime.models import find_model
 
 RUNS = 5
-"""Profiled; one more comes before and is left out."""
+"""Profiled runs, after one warm-up run."""
 
 
 def operator_times(spec: Spec, threads: int, size: Size) -> OperatorTimes:
-    """Milliseconds a frame by operator type, dearest first. Raises InputError for an engine without a profiler."""
+    """Milliseconds per frame and operator type, largest first. Raises InputError for an engine without a profiler."""
     engine, precision = spec.name, spec.precision
     model = find_model(spec.model)
     if engine == "onnxruntime":
@@ -77,6 +77,6 @@ def _openvino(model: Path, threads: int, size: Size, precision: str) -> Counter[
         request.infer(_feeds(size))
         for node in request.profiling_info if run else ():
             milliseconds = node.real_time.total_seconds() * 1000
-            if milliseconds:  # what was fused into another has none
+            if milliseconds:  # a node that was fused into another has no time
                 spent[node.node_type] += milliseconds
     return spent

@@ -1,7 +1,7 @@
-"""`ufuser bench peak`: how fast this machine convolves and copies at best, and what a model reaches of it.
+"""`ufuser bench peak`: measured peaks of convolution and copy, and the share of them that a model reaches.
 
-A roofline needs measured roofs: the fastest stack of plain 3×3 convolutions that an engine runs here, and the
-fastest copy of arrays that no cache holds.
+The roofs of the roofline are the fastest stack of plain 3×3 convolutions in each engine and the fastest copy of
+arrays that exceed the caches.
 """
 
 from __future__ import annotations
@@ -40,44 +40,44 @@ LAYERS = (
     (64, 120, 160),
     (128, 60, 80),
     (256, 30, 40),
-)  # channels, height, width: which of them suits a machine best depends on its caches and vector width
+)  # channels, height, width; the fastest depends on caches and vector width
 DEPTH = 8
 _PRECISIONS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 _RUN_THE_GRAPH = ("onnxruntime", "openvino", "tensorrt")
-"""Engines whose cost the ONNX graph tells; PyTorch runs the network as it was trained."""
+"""Engines that run the ONNX graph. PyTorch runs the network as trained, at another cost."""
 _HALF = frozenset(("bf16", "fp16"))
-_COPIED = 64 << 20  # bytes a thread; several times what caches hold
+_COPIED = 64 << 20  # bytes per thread; several times the size of the caches
 
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """A model's run beside the two roofs."""
+    """One run compared with both roofs."""
 
     latency: Latency
     macs_per_byte: float
-    """As if every operator read and wrote memory; an engine that fuses operators moves less."""
+    """Arithmetic intensity if every operator reads and writes memory; engines that fuse operators move less."""
     gmacs_per_s: float
     convolution_ms: float
-    """What its MACs would take at the measured peak of convolution in its precision."""
+    """Time of its MACs at the measured convolution peak of its precision."""
     copy_ms: float
-    """What its bytes would take at the measured peak of copying."""
+    """Time of its bytes at the measured copy peak."""
 
     @property
     def share(self) -> float:
-        """Of the peak of convolution."""
+        """Share of the convolution peak."""
         return self.convolution_ms / self.latency.p50_ms
 
     @property
     def bound(self) -> str:
-        """Which roof is lower for it: what holds it if everything else were free."""
+        """The lower roof: "convolution" or "memory"."""
         return "convolution" if self.convolution_ms >= self.copy_ms else "memory"
 
 
 def convolution_stack(channels: int, height: int, width: int) -> bytes:
-    """An ONNX graph of `DEPTH` 3×3 convolutions, zero-padded, channels → channels, nothing between them."""
+    """An ONNX graph of `DEPTH` zero-padded 3×3 convolutions, channels → channels."""
     rng = np.random.default_rng(0)
     shape = [1, channels, height, width]
-    scale = np.float32(1 / np.sqrt(9 * channels))  # keeps the variance, so that nothing overflows or vanishes
+    scale = np.float32(1 / np.sqrt(9 * channels))  # keeps the variance constant over the layers
     nodes, weights = [], []
     for layer in range(DEPTH):
         kernel = rng.standard_normal((channels, channels, 3, 3), np.float32) * scale
@@ -96,11 +96,11 @@ def convolution_stack(channels: int, height: int, width: int) -> bytes:
 def convolution_peaks(
     threads: int, seconds: float = 0.5, layers: Sequence[tuple[int, int, int]] | None = None
 ) -> list[ConvolutionPeak]:
-    """The fastest layer of each installed engine in each precision that the processor has.
+    """The fastest layer for each installed engine and each precision that the processor supports.
 
     Args:
-        threads: of the engine.
-        seconds: for each layer.
+        threads: CPU threads of the engine.
+        seconds: measuring time per layer.
         layers: channels, height and width to try; None tries `LAYERS`.
     """
     best: dict[tuple[str, str], ConvolutionPeak] = {}
@@ -117,11 +117,11 @@ def convolution_peaks(
 
 
 def copy_peak(threads: int, seconds: float = 1.0) -> CopyPeak:
-    """The fastest copy by that many threads, each with arrays of its own."""
+    """The fastest copy by several threads, each with its own arrays."""
     pairs = [[np.ones(_COPIED, np.uint8) for _ in range(2)] for _ in range(threads)]
 
     def copied(pair: list[NDArray[np.uint8]]) -> None:
-        np.copyto(pair[0], pair[1])  # releases the interpreter's lock
+        np.copyto(pair[0], pair[1])  # releases the GIL
 
     with ThreadPoolExecutor(threads) as pool:
 
@@ -138,9 +138,9 @@ def reached(
     convolution: Iterable[ConvolutionPeak],
     copying: Iterable[CopyPeak],
 ) -> Reached | None:
-    """A measured run beside the roofs of its precision and threads.
+    """Compare a run with the roofs of its precision and thread count.
 
-    None where one of them was not measured, or the run was not one of the ONNX graph that `costs` counts.
+    Returns None if a roof was not measured or the run is not of the ONNX graph that `costs` describes.
     """
     if not latency.engine.startswith(_RUN_THE_GRAPH):
         return None
@@ -155,7 +155,7 @@ def reached(
     copies = [c.gbytes_per_s for c in copying if c.threads == latency.threads]
     if cost is None or not rates or not copies or latency.device != "CPU":
         return None
-    moved = cost.bytes_moved / (2 if latency.precision in _HALF else 1)  # the cost is that of an fp32 graph
+    moved = cost.bytes_moved / (2 if latency.precision in _HALF else 1)  # the cost describes an fp32 graph
     return Reached(
         latency,
         cost.macs / moved,
@@ -168,7 +168,7 @@ def reached(
 def _runners(
     model: bytes, shape: tuple[int, ...], threads: int
 ) -> Iterable[tuple[str, str, Callable[[], object]]]:
-    """Engine, precision and one run, for what is installed."""
+    """Engine, precision and a function that runs once, for each installed engine."""
     picture = np.random.default_rng(0).random(shape, np.float32)
     if find_spec("onnxruntime"):
         import onnxruntime
@@ -209,7 +209,7 @@ def _tensor(picture: NDArray[np.float32]) -> Any:
 
 
 def _shortest(step: Callable[[], object], seconds: float) -> float:
-    """The shortest of at least five repetitions, after two that don't count."""
+    """The shortest of at least five repetitions, after two for warm-up."""
     for _ in range(2):
         step()
     times: list[float] = []
@@ -221,30 +221,28 @@ def _shortest(step: Callable[[], object], seconds: float) -> float:
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the subcommand."""
+    """Add the subcommand."""
     parser = subparsers.add_parser(
         "peak", help="measured peak of convolution and copy, and the share reached"
     )
     parser.add_argument("--threads", default="1,2", metavar="N,…", help="(default: 1,2)")
-    parser.add_argument(
-        "--seconds", type=float, default=0.5, help="for each of the layers tried (default: 0.5)"
-    )
+    parser.add_argument("--seconds", type=float, default=0.5, help="measuring time per layer (default: 0.5)")
     parser.add_argument(
         "--results",
         type=Path,
         nargs="+",
         default=[],
         metavar="FILE",
-        help="results with latency and cost: say what share of the peak each contender reaches",
+        help="results with latency and cost: print the share of the peak that each contender reaches",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print. Returns 0; raises InputError for bad input."""
     if not all(part.isdecimal() and int(part) > 0 for part in args.threads.split(",")):
-        raise InputError(f"--threads {args.threads}: expected numbers from 1, separated by commas, as in 1,2")
+        raise InputError(f"--threads {args.threads}: expected whole numbers of at least 1, such as 1,2")
     measured = merge([read(path) for path in args.results]) if args.results else None
     if args.json:
         require_writable(args.json)
@@ -272,7 +270,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def reached_text(found: Reached) -> str:
-    """One line about one run."""
+    """One line for one run."""
     return (
         f"{_title(found.latency)}: {found.latency.p50_ms:.1f} ms, {found.gmacs_per_s:.1f} GMAC/s, {found.share:.0%} "
         f"of the peak; its MACs alone {found.convolution_ms:.1f} ms, its bytes alone {found.copy_ms:.1f} ms"

@@ -1,4 +1,4 @@
-"""`ufuser bench report --out DIR`: results as one HTML page that needs nothing else, and a Markdown twin."""
+"""`ufuser bench report --out DIR`: write the results as one self-contained HTML page and as Markdown."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the subcommand."""
-    parser = subparsers.add_parser("report", help="results as one HTML page and a Markdown twin")
+    """Add the subcommand."""
+    parser = subparsers.add_parser("report", help="write results as one HTML page and as Markdown")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument(
         "--results",
@@ -27,7 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="extend",
         default=[],
         metavar="FILE",
-        help="what latency, cost, peak and energy wrote by --json, all of one machine",
+        help="files that latency, cost, peak and energy wrote with --json, all from one machine",
     )
     parser.add_argument(
         "--quality",
@@ -35,16 +35,25 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="extend",
         default=[],
         metavar="DATASET=FILE",
-        help="what quality wrote by --json, with the data set's name as the papers print it",
+        help="file that quality wrote with --json, with the name of the data set as the papers print it",
     )
     parser.add_argument("--simulated", action="store_true", help="show fused pictures of simulated cameras")
-    parser.add_argument("--ir", type=Path, metavar="DIR", help="show pictures of this folder, and of --vi")
+    parser.add_argument("--ir", type=Path, metavar="DIR", help="show pictures of this folder and of --vi")
     parser.add_argument("--vi", type=Path, metavar="DIR")
     parser.add_argument(
-        "--fused", nargs="+", action="extend", default=[], metavar="NAME=DIR", help="beside the model's"
+        "--fused",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=DIR",
+        help="further fused pictures to show",
     )
-    parser.add_argument("--list", type=Path, metavar="FILE", help="the pairs to show (default: three)")
-    parser.add_argument("--model", default="ufuser", help="fuses the shown pairs (default: ufuser)")
+    parser.add_argument(
+        "--list", type=Path, metavar="FILE", help="stems of the pairs to show (default: three pairs)"
+    )
+    parser.add_argument(
+        "--model", default="ufuser", help="model that fuses the shown pairs (default: ufuser)"
+    )
     parser.set_defaults(run=run)
 
 
@@ -82,6 +91,6 @@ def _named(specifications: Sequence[str], option: str) -> dict[str, str]:
     for specification in specifications:
         name, separator, value = specification.partition("=")
         if not (name and separator and value) or name in found:
-            raise InputError(f"{option} {specification}: expected NAME=PATH, every name once")
+            raise InputError(f"{option} {specification}: expected NAME=PATH with unique names")
         found[name] = value
     return found

@@ -1,6 +1,6 @@
-"""The report's page: sections of tables, plots and pictures, as one HTML file and a Markdown twin.
+"""The report: sections of tables, plots and pictures, as one HTML file and as Markdown.
 
-The HTML needs no other file. The Markdown shows the same tables, and the same plots and pictures as files beside it.
+The HTML file is self-contained. The Markdown refers to the plots and pictures as files beside it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of the page."""
+    """One section of the page."""
 
     title: str
     lead: str
@@ -47,7 +47,7 @@ class Section:
 
 
 def sections(results: Results, panels: Sequence[Panel]) -> list[Section]:
-    """What there is to show, in the order of the page; parts without figures are left out."""
+    """Non-empty sections in the order of the page."""
     setting = common_setting(results.latency)
     drawn = plots(results, setting)
 
@@ -58,42 +58,42 @@ def sections(results: Results, panels: Sequence[Panel]) -> list[Section]:
     everything = [
         Section(
             "Latency",
-            "How long a pair takes. Contenders took turns, so that the machine's drift hit all alike.",
+            "Time per pair. Repetitions are interleaved, so that drift of the machine affects all contenders equally.",
             tuple(latency_tables(results)),
             of("pixels", "operators"),
         ),
         Section(
             "Roofline",
-            "What the machine could do at best, measured, and how near the networks come.",
+            "Measured peaks of the machine, and how close the networks come to them.",
             (roof,) if roof else (),
             of("roofline"),
         ),
         Section(
             "Quality",
-            "Metrics of the fused pictures. Each can be gamed, which the simple methods show: read them together.",
+            "Metrics of the fused pictures. Each can be gamed, as the simple methods show: read them together.",
             tuple(quality_table(table) for table in results.quality),
             of("quality"),
         ),
         Section(
             "Cost",
-            "What the networks compute, counted; and what the papers say that they compute.",
+            "Counted costs of the networks, and the costs that the papers print.",
             tuple(cost_tables(results)),
         ),
-        Section("Energy", "Above idle.", (energy,) if energy else ()),
+        Section("Energy", "Energy above idle.", (energy,) if energy else ()),
         Section("Pictures", "Sources and fused pictures.", panels=tuple(panels)),
     ]
     return [s for s in everything if s.tables or s.plots or s.panels]
 
 
 def write_report(out: Path, results: Results, panels: Sequence[Panel]) -> None:
-    """Write page, twin and the twin's figures into a folder, made if absent; each file whole or not at all.
+    """Write the HTML page, the Markdown and its figures into a folder, each file atomically.
 
     Raises:
-        InputError: where a file can't be written, or the results hold nothing to show.
+        InputError: a file cannot be written, or the results are empty.
     """
     shown = sections(results, panels)
     if not shown:
-        raise InputError("the results hold nothing to show: expected latency, cost, peak, quality or energy")
+        raise InputError("the results are empty: expected latency, cost, peak, quality or energy")
     files = {f"{FIGURES}/{plot.name}.svg": plot.svg for section in shown for plot in section.plots}
     names = {}
     for section in shown:

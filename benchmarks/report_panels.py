@@ -1,4 +1,4 @@
-"""The report's pictures: both sources and what was made of them, from the simulated street or from folders."""
+"""Pictures of the report: sources and fused pictures, from the simulated street or from folders."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Panel:
 
 
 def simulated(model: str) -> list[Panel]:
-    """Two moments of simulated streets, fused by a model: nothing of it is anybody's."""
+    """Two frames of simulated streets, fused by a model. They are free of third-party rights."""
     from ufuser import Fuser
 
     fuser = Fuser.open(model)
@@ -57,12 +57,12 @@ def simulated(model: str) -> list[Panel]:
 def from_folders(
     ir: Path, vi: Path, fused: Mapping[str, Path], names: Sequence[str] | None, model: str
 ) -> list[Panel]:
-    """Pairs of two folders, with what others made of them and what a model makes of them now.
+    """Pairs from two folders, with the fused pictures of other methods and of a model.
 
     Args:
-        ir, vi: folders of pictures, equally named.
-        fused: method → folder of its pictures of the same names.
-        names: file stems; None takes three, evenly from all.
+        ir, vi: folders of pictures with the same names.
+        fused: method → folder of its fused pictures with the same names.
+        names: file stems; None selects three, evenly spaced.
         model: shipped model or ONNX file.
 
     Raises:
@@ -85,7 +85,7 @@ def from_folders(
 
 
 def panel(title: str, pictures: Mapping[str, NDArray[Any]]) -> Panel:
-    """Scale to the width of a page and compress."""
+    """Scale the pictures to the width of the page and compress them."""
     return Panel(title, tuple(_picture(name, image) for name, image in pictures.items()))
 
 

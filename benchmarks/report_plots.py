@@ -1,4 +1,4 @@
-"""The report's plots, each an SVG that is readable on a phone: narrow, with letters of the page's size."""
+"""Plots of the report as SVG, narrow enough for a phone, with text in the size of the page."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ufuser.benchmarks.peak import Reached, reached
 from ufuser.benchmarks.results import Latency, OperatorTimes, Quality, Results
 from ufuser.benchmarks.sizes import Size, as_text, threads_text
 
-_WIDTH, _HEIGHT = 4.8, 3.5  # inches; a phone shows 4.8 in about as wide as it is
+_WIDTH, _HEIGHT = 4.8, 3.5  # inches; about the width of a phone at natural size
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#444444", "#8c564b")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _STYLE: Any = {
-    "svg.fonttype": "none",  # letters stay letters
-    "svg.hashsalt": "ufuser",  # the same figure gives the same file
+    "svg.fonttype": "none",  # keep text as text
+    "svg.hashsalt": "ufuser",  # reproducible files
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.titlesize": 10,
@@ -38,7 +38,7 @@ _STYLE: Any = {
     "legend.fontsize": 8,
 }
 _BARS = 12
-"""Operators shown by name; the rest is one bar."""
+"""Operators shown by name; the others share one bar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +46,18 @@ class Plot:
     """One figure of the report."""
 
     name: str
-    """Of its file, without suffix."""
+    """File name without suffix."""
     title: str
     caption: str
-    """What it shows."""
+    """Description below the plot."""
     svg: bytes
     figures: str = ""
-    """Its figures in words, for those who cannot see it."""
+    """The figures as text, for screen readers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A contender's speed and its model's quality."""
+    """Speed of a contender and quality of its model."""
 
     name: str
     latency_ms: float
@@ -65,11 +65,11 @@ class Point:
 
 
 def plots(results: Results, setting: tuple[Size, int] | None) -> list[Plot]:
-    """Every plot that the results have the figures for.
+    """All plots for which the results have figures.
 
     Args:
-        results: what was measured.
-        setting: size and threads of the plots that compare contenders at one setting; see
+        results: the measurements.
+        setting: size and threads for plots that compare contenders at one setting; see
             `report_tables.common_setting`.
     """
     made: list[Plot | None] = []
@@ -81,24 +81,24 @@ def plots(results: Results, setting: tuple[Size, int] | None) -> list[Plot]:
 
 
 def label(run: Latency) -> str:
-    """A contender's name where the size is known."""
+    """Name of a contender without the size."""
     engine = run.engine if run.precision == "fp32" else f"{run.engine} {run.precision}"
     return f"{run.model}, {engine}" if run.model else engine
 
 
 def method(run: Latency) -> str:
-    """What its pictures are called in a table of quality: its model, or the simple fuser that has none."""
+    """Name of the method in the quality table: the model, or the simple method."""
     name = alike(run.model or run.engine)
     return {"laplacianpyramid": "laplacian"}.get(name, name)
 
 
 def alike(name: str) -> str:
-    """A method's name without case and punctuation, to find it in another table."""
+    """Method name without case and punctuation, to match it across tables."""
     return "".join(c for c in name.lower() if c.isalnum())
 
 
 def pareto(points: Sequence[Point]) -> list[Point]:
-    """Those that no other beats in both speed and rank, fastest first."""
+    """Points that no other point beats in both speed and rank, fastest first."""
     front: list[Point] = []
     for point in sorted(points, key=lambda p: (p.latency_ms, p.mean_rank)):
         if not front or point.mean_rank < front[-1].mean_rank:
@@ -107,7 +107,7 @@ def pareto(points: Sequence[Point]) -> list[Point]:
 
 
 def quality_against_latency(table: Quality, results: Results, setting: tuple[Size, int]) -> Plot | None:
-    """Mean rank over milliseconds, for models that were both measured and timed."""
+    """Mean rank against milliseconds, for models with both figures."""
     size, threads = setting
     ranks = {alike(name): rank for name, rank in table.mean_rank.items()}
     points = [
@@ -133,20 +133,20 @@ def quality_against_latency(table: Quality, results: Results, setting: tuple[Siz
         axes.set_xscale("log")
         _plain_numbers(axes.xaxis, _decades((1,)))
         axes.invert_yaxis()
-        axes.set_xlabel(f"milliseconds a pair, p50, {as_text(size)}, {threads_text(threads)}")
-        axes.set_ylabel("mean rank (better upwards)")
+        axes.set_xlabel(f"milliseconds per pair, p50, {as_text(size)}, {threads_text(threads)}")
+        axes.set_ylabel("mean rank (upwards is better)")
         _legend_below(figure, axes)
     best = "; ".join(p.name for p in front)
     return Plot(
         f"quality_{alike(table.dataset)}",
         f"Quality against latency, {table.dataset}",
-        f"Mean rank over the metrics against the median time of a pair. On the Pareto front: {best}.",
+        f"Mean rank over the metrics against the median time per pair. On the Pareto front: {best}.",
         file.getvalue(),
     )
 
 
 def latency_against_pixels(results: Results, threads: int) -> Plot | None:
-    """Medians over the number of pixels, with a fitted line for each contender."""
+    """Medians against the number of pixels, with a fitted line per contender."""
     lines: dict[tuple[str, ...], list[Latency]] = {}
     for run in results.latency:
         if run.threads == threads and run.batch == 1:
@@ -181,14 +181,14 @@ def latency_against_pixels(results: Results, threads: int) -> Plot | None:
     return Plot(
         "pixels",
         "Latency against pixels",
-        "Median time of a pair against its pixels, and the straight line fitted to it; its slope stands in the legend.",
+        "Median time per pair against its pixels, with a fitted straight line. The legend gives its slope.",
         file.getvalue(),
         "; ".join(slopes),
     )
 
 
 def fitted(runs: Sequence[Latency]) -> tuple[float, float]:
-    """Milliseconds a megapixel and at none, least squares of the relative errors."""
+    """Slope in ms/Mpx and intercept in ms, by least squares of the relative errors."""
     pixels = np.array([prod(run.size) / 1e6 for run in runs])
     times = np.array([run.p50_ms for run in runs])
     columns = np.stack([pixels, np.ones_like(pixels)], axis=1) / times[:, None]
@@ -197,7 +197,7 @@ def fitted(runs: Sequence[Latency]) -> tuple[float, float]:
 
 
 def roofline(results: Results, threads: int) -> Plot | None:
-    """Multiply-accumulates a second over multiply-accumulates a byte, under the measured roofs."""
+    """MACs per second against MACs per byte, under the measured roofs."""
     found = [
         r
         for run in results.latency
@@ -229,14 +229,14 @@ def roofline(results: Results, threads: int) -> Plot | None:
         axes.set_yscale("log")
         _plain_numbers(axes.xaxis, _decades((1, 2, 5)))
         _plain_numbers(axes.yaxis, _decades((1, 2, 5)))
-        axes.set_xlabel("MACs a byte (every operator by way of memory)")
+        axes.set_xlabel("MACs per byte (every operator through memory)")
         axes.set_ylabel(f"GMAC/s, {threads_text(threads)}")
         _legend_below(figure, axes)
     best = max(found, key=lambda r: r.share)
     return Plot(
         "roofline",
         "Roofline",
-        f"Speed under the measured peaks of convolution and copying; one point a size. "
+        f"Rate under the measured peaks of convolution and copy, one point per size. "
         f"{label(best.latency)} at {as_text(best.latency.size)} reaches {best.share:.0%} of the convolution peak.",
         file.getvalue(),
     )
@@ -267,7 +267,7 @@ def _draw_roofs(axes: Any, bandwidth: float, roofs: dict[str, float], intensitie
 
 
 def operators(times: OperatorTimes, number: int) -> Plot | None:
-    """Bars of milliseconds by operator type."""
+    """Bar chart of milliseconds per operator type."""
     total = sum(times.milliseconds.values())
     if not total:
         return None
@@ -281,22 +281,22 @@ def operators(times: OperatorTimes, number: int) -> Plot | None:
         bars = axes.barh(names, values, color=_COLOURS[0], height=0.7)
         axes.bar_label(bars, [f"{ms:.1f} ({ms / total:.0%})" for ms in values], padding=3, fontsize=8)
         axes.set_xlim(0, 1.28 * max(values))
-        axes.set_xlabel("milliseconds a pair")
+        axes.set_xlabel("milliseconds per pair")
         axes.grid(axis="y", visible=False)
     engine = times.engine if times.precision == "fp32" else f"{times.engine} {times.precision}"
     setting = f"{times.model}, {engine}, {as_text(times.size)}, {threads_text(times.threads)}"
     three = ", ".join(f"{name} {ms / total:.0%}" for name, ms in ordered[:3])
     return Plot(
         f"operators_{number}",
-        f"Time by operator: {setting}",
-        f"Where the {total:.0f} ms of a pair go while operators are timed. The largest: {three}.",
+        f"Time per operator: {setting}",
+        f"Time per operator type in a profiled run of {total:.0f} ms. The largest: {three}.",
         file.getvalue(),
     )
 
 
 @contextmanager
 def _figure(height: float) -> Iterator[tuple[Figure, Any, io.BytesIO]]:
-    """A figure and its axes; saved into the file on leaving."""
+    """A figure, its axes and a file, into which the figure is saved on exit."""
     file = io.BytesIO()
     with matplotlib.rc_context(_STYLE):
         figure = Figure((_WIDTH, height), layout="constrained")
@@ -306,13 +306,13 @@ def _figure(height: float) -> Iterator[tuple[Figure, Any, io.BytesIO]]:
 
 
 def _legend_below(figure: Figure, axes: Any) -> None:
-    """Outside the axes: no point is hidden, and long names have the whole width."""
+    """Put the legend below the axes, where it hides no point and has the whole width."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", ncols=1, borderaxespad=0.2)
 
 
 def _plain_numbers(axis: Any, ticks: Sequence[float]) -> None:
-    """Ticks of a logarithmic axis as one writes them, few enough for a phone."""
+    """Plain numbers as ticks of a logarithmic axis, few enough for a phone."""
     low, high = axis.get_view_interval()
     shown = [t for t in ticks if low <= t <= high]
     axis.set_ticks(shown, labels=[f"{t:,g}" for t in shown])
@@ -320,7 +320,7 @@ def _plain_numbers(axis: Any, ticks: Sequence[float]) -> None:
 
 
 def _decades(steps: Sequence[int]) -> list[float]:
-    """The steps of every decade that a figure here could need."""
+    """The given steps in all decades that a plot may need."""
     return [step * 10.0**decade for decade in range(-4, 8) for step in steps]
 
 
@@ -329,7 +329,7 @@ def _colour(number: int) -> str:
 
 
 def _mark(number: int) -> dict[str, str]:
-    # Beyond eight, a colour comes again with another marker.
+    # From the ninth on, colours repeat with another marker.
     return {
         "color": _colour(number),
         "marker": _MARKERS[(number + number // len(_MARKERS)) % len(_MARKERS)],

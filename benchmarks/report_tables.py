@@ -1,4 +1,4 @@
-"""The report's tables, printed figures beside measured ones."""
+"""Tables of the report, with printed figures beside measured ones."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _ALIASES = {
     "def": "defusion",
     "u2f": "u2fusion",
 }
-"""Names that the papers print → names of the methods as their makers write them."""
+"""Method names as printed in the papers → names as their authors write them."""
 _OURS = {"emma": "EMMA", "fnet": "FNet", "daefuse": "DAE-Fuse"}
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Cells as text. The first column names the row."""
+    """Table of text cells; the first column names the row."""
 
     title: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
     muted: frozenset[int] = frozenset()
-    """Rows that were not measured here."""
+    """Rows that were not measured by this run."""
     flagged: frozenset[int] = frozenset()
 
 
@@ -102,13 +102,13 @@ def _at_setting(results: Results, size: Size, threads: int) -> Table:
     counts = sorted({len(run.samples_ms) for run in runs})
     notes = [f"{' or '.join(map(str, counts))} repetitions each."]
     if len({run.run for run in runs}) > 1:
-        notes.append("A row for each run that a contender was timed in; ratios are of one run's turns.")
+        notes.append("One row per run; ratios use repetitions of the same run only.")
     notes += [f"Error against {reference}." for reference in references]
     return Table(f"Latency at {as_text(size)}, {threads_text(threads)}", head, tuple(rows), tuple(notes))
 
 
 def _times_faster(slow: Latency, fast: Latency) -> float:
-    """Median of the ratios turn by turn of one run, which drift leaves alone; of the medians where the turns differ."""
+    """Median ratio of the repetitions of one run, which drift does not affect; else the ratio of the medians."""
     if len(slow.samples_ms) != len(fast.samples_ms):
         return slow.p50_ms / fast.p50_ms
     return median(a / b for a, b in zip(slow.samples_ms, fast.samples_ms, strict=True))
@@ -134,7 +134,7 @@ def _by_size(results: Results, threads: int) -> Table | None:
 
 
 def _scaling(results: Results, title: str, axis: str, setting: tuple[Size, int]) -> Table | None:
-    """Pairs a second over threads or batch, the other held; for batches also milliseconds a pair."""
+    """Pairs per second against threads or batch; for batches also milliseconds per pair."""
     size, threads = setting
     held = [
         r
@@ -156,7 +156,7 @@ def _scaling(results: Results, title: str, axis: str, setting: tuple[Size, int])
             (label(there[0]), *("" if r is None else _throughput(r, axis) for r in runs), f"{gain:.2f}×")
         )
     head = ("contender", *(f"{step}" for step in steps), "last / first")
-    what = "pairs a second" if axis == "threads" else "pairs a second (median ms a pair)"
+    what = "pairs per second" if axis == "threads" else "pairs per second (median ms per pair)"
     return Table(f"{title}: {what} at {as_text(size)}", head, tuple(rows)) if rows else None
 
 
@@ -165,7 +165,7 @@ def _throughput(run: Latency, axis: str) -> str:
 
 
 def _printed(results: Results) -> Table:
-    """The printed cost and runtime of every method, and what is measured here of those that are run here."""
+    """Printed cost and runtime of every method, with the measured figures of those that were run."""
     table = published.load("fnet_1_cost")
     size = parse_size(table.resolution)
     fastest: dict[str, Latency] = {}
@@ -190,23 +190,23 @@ def _printed(results: Results) -> Table:
     head = (
         "method",
         f"seconds, {table.gpu}",
-        "seconds here, fastest",
+        "seconds measured, fastest",
         "parameters K",
         "“FLOPs” G",
-        "“FLOPs” for each weight and pixel",
+        "“FLOPs” per weight and pixel",
     )
     notes = (
-        f"{table.paper}, {table.printed_as}, at {table.resolution}. EMMA is run here as ufuser, FNet as fnet, both "
-        f"rewritten exactly.",
+        f"{table.paper}, {table.printed_as}, at {table.resolution}. EMMA was run as ufuser and FNet as fnet, both "
+        f"with exact rewrites.",
         *table.remarks,
-        "For each weight and pixel: 1 if every weight is used once a pixel, less at lower resolutions, more where "
-        "weights are used again.",
+        "Per weight and pixel: 1 if every weight is used once per pixel, less at lower resolutions, more if weights "
+        "are reused.",
     )
-    return Table("Printed costs and runtimes, beside measured ones", head, tuple(rows), notes)
+    return Table("Printed and measured costs and runtimes", head, tuple(rows), notes)
 
 
 def cost_tables(results: Results) -> list[Table]:
-    """What the graphs cost, and the audit of the printed figures."""
+    """Costs of the graphs, and the audit of the printed figures."""
     tables = []
     if results.cost:
         rows = tuple(
@@ -222,7 +222,7 @@ def cost_tables(results: Results) -> list[Table]:
             for c in results.cost
         )
         head = ("model", "size", "weights K", "GMACs", "GFLOPs", "MiB moved", "activations MiB")
-        notes = ("From the graph, in fp32. A FLOP is one operation: two for each multiply-accumulate.",)
+        notes = ("Counted on the fp32 graph. A multiply-accumulate is two FLOPs.",)
         tables.append(Table("Cost of the deployed graphs", head, rows, notes))
     for size in dict.fromkeys(row.size for row in results.audit):
         tables.append(_audit([row for row in results.audit if row.size == size], size))
@@ -230,7 +230,7 @@ def cost_tables(results: Results) -> list[Table]:
 
 
 def _audit(rows: Sequence[Audited], size: Size) -> Table:
-    """One size of the audit."""
+    """The audit at one size."""
     cells: list[tuple[str, ...]] = []
     reasons: dict[str, int] = {}
     flagged = set()
@@ -248,11 +248,13 @@ def _audit(rows: Sequence[Audited], size: Size) -> Table:
         )
     notes = [f"[{number}] {reason}." for reason, number in reasons.items()]
     notes.append(
-        f"Flagged beyond {TOLERANCE:.0%}. EMMA and FNet: PyTorch's counter on the published definitions; the others: "
-        f"their ONNX graphs, beside the printed figure of the one whose network they are."
+        f"Flagged beyond {TOLERANCE:.0%}. EMMA and FNet: PyTorch's counter on the published definitions. The others: "
+        f"their ONNX graphs, compared with the printed figure of the same network."
     )
     if any(row.scaled for row in rows):
-        notes.append(f"Printed for {published.load('fnet_1_cost').resolution}, scaled by the pixels.")
+        notes.append(
+            f"Printed for {published.load('fnet_1_cost').resolution}, scaled by the number of pixels."
+        )
     title = f"Audit of the printed costs at {as_text(size)}"
     return Table(
         title,
@@ -264,13 +266,13 @@ def _audit(rows: Sequence[Audited], size: Size) -> Table:
 
 
 def _difference(row: Audited) -> str:
-    """In percent, or as a factor where nobody could read the percentage."""
+    """The difference in percent, or as a factor if it is large."""
     factor = row.recomputed / row.printed
     return f"{factor:,.0f}×" if factor > 10 else f"{row.difference:+.1%}"
 
 
 def roofline_table(results: Results) -> Table | None:
-    """The measured peaks, and every run under them."""
+    """Measured peaks and the runs below them."""
     rows = []
     for run in results.latency:
         r = reached(run, results.cost, results.convolution_peaks, results.copy_peaks)
@@ -302,16 +304,16 @@ def roofline_table(results: Results) -> Table | None:
         "size",
         "threads",
         "p50 ms",
-        "its MACs alone, ms",
-        "its bytes alone, ms",
+        "MACs at peak, ms",
+        "bytes at peak, ms",
         "of conv. peak",
         "lower roof",
     )
-    return Table("What bounds it", head, tuple(rows), tuple(peaks))
+    return Table("Bounds", head, tuple(rows), tuple(peaks))
 
 
 def quality_table(measured: Quality) -> Table:
-    """Measured methods, best first, each with what the papers printed for it under it; then other printed rows."""
+    """Measured methods, best first, each followed by its printed rows; then the other printed rows."""
     columns = list(next(iter(measured.means.values()), {}))
     printed = _printed_quality(measured.dataset, columns)
     rows: list[tuple[str, ...]] = []
@@ -335,16 +337,16 @@ def quality_table(measured: Quality) -> Table:
     said = "; ".join(f"{name}: {value}" for name, value in measured.conventions.items())
     notes = (
         said,
-        "Mean rank: among the measured methods only; lower is better. CE and MSE: lower is better.",
-        "Printed figures are the papers' own, of their pictures, splits and conventions; ufuser, fnet and daefuse are "
-        "this project's trainings of the networks of EMMA, FNet and DAE-Fuse.",
+        "Mean rank among the measured methods; lower is better. CE and MSE: lower is better.",
+        "Printed figures come from the papers, with their pictures, splits and conventions. ufuser, fnet and daefuse "
+        "are the networks of EMMA, FNet and DAE-Fuse as trained by this project.",
     )
     head = ("method", "from", *columns, "mean rank")
     return Table(f"Quality on {measured.dataset}", head, tuple(rows), notes, frozenset(muted))
 
 
 def _printed_quality(dataset: str, columns: Sequence[str]) -> list[tuple[str, str, str, list[str]]]:
-    """Normal name, printed name, its table, and cells of the asked columns, of every printed row."""
+    """Matched name, printed name, table and cells of the given columns for every printed row."""
     found = []
     for name in published.names():
         table = published.load(name)
@@ -361,7 +363,7 @@ def _printed_quality(dataset: str, columns: Sequence[str]) -> list[tuple[str, st
 
 
 def energy_table(results: Results) -> Table | None:
-    """Millijoules a pair, or why there are none."""
+    """Millijoules per pair, or the reason why there are none."""
     rows = tuple(
         (
             f"{e.model}, {e.engine} {e.precision}, {as_text(e.size)}, {threads_text(e.threads)}",
@@ -373,7 +375,7 @@ def energy_table(results: Results) -> Table | None:
         )
         for e in results.energy
     )
-    head = ("contender", "mJ a pair above idle", "idle W", "busy W", "pairs", "meter")
+    head = ("contender", "mJ per pair above idle", "idle W", "busy W", "pairs", "meter")
     if rows:
         return Table("Energy", head, rows)
     if results.energy_absent:

@@ -1,7 +1,7 @@
-"""What was measured, as JSON with a schema: the commands write it, `compare` and `report` read it.
+"""The results file: JSON that the measuring commands write and that `compare` and `report` read.
 
-One file holds one machine's results; sections that a command did not measure are empty. The JSON Schema of it,
-`docs/benchmarks/results.schema.json`, is written by `ufuser bench schema`.
+One file holds the results of one machine. Sections that a command did not measure are empty. `ufuser bench schema`
+writes its JSON Schema, `docs/benchmarks/results.schema.json`.
 """
 
 from __future__ import annotations
@@ -19,29 +19,30 @@ import numpy as np
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
 from ufuser.runtime.machine import Machine, versions
+from ufuser.runtime.structs import convert, read_json
 
 SCHEMA = 1
-"""Raised with every change that a reader of older files would misread."""
+"""Version of the format. It changes when older readers would misread the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """How far a contender's picture is from the reference's, levels in [0, 1]."""
+    """Difference between a contender's fused picture and the reference's, with levels in [0, 1]."""
 
     reference: str
-    """What it is compared with, as "PyTorch eager, not rewritten"."""
+    """Name of the reference, such as "PyTorch eager, not rewritten"."""
     largest: float
     """Largest absolute difference."""
     psnr_db: float | None = None
-    """With a peak of 1; null where the pictures are identical."""
+    """Peak signal-to-noise ratio for a peak of 1; null if the pictures are identical."""
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """One contender at one size: how long a pair takes it."""
+    """Time per pair of one contender at one size."""
 
     engine: str
-    """What ran it, as "onnxruntime", "PyTorch eager", "OpenCV"."""
+    """Such as "onnxruntime", "PyTorch eager" or "OpenCV"."""
     model: str
     size: tuple[int, int]
     """Height and width in pixels."""
@@ -50,19 +51,19 @@ class Latency:
     p95_ms: float
     p99_ms: float
     fps: float
-    """Pairs over the sum of their durations, all of a batch counted."""
+    """Pairs divided by the sum of their durations; every pair of a batch counts."""
     samples_ms: tuple[float, ...]
-    """Every repetition in the order of measuring: `compare` finds the noise in it."""
+    """All repetitions in the order of measurement. `compare` estimates the noise from them."""
     precision: str = "fp32"
     batch: int = 1
     device: str = "CPU"
     peak_memory_mib: float | None = None
-    """Largest resident memory of a process of its own."""
+    """Peak resident memory of the contender's own process."""
     cold_start_s: float | None = None
-    """From the start of a process to its first fused picture."""
+    """Time from the start of the process to the first fused picture."""
     error: Error | None = None
     run: int = 0
-    """Which of the runs that were merged it took turns in: durations of one are compared by turns, of two not."""
+    """Index of the run among merged files. Only durations of the same run can be compared repetition by repetition."""
 
     @classmethod
     def of(
@@ -74,7 +75,7 @@ class Latency:
         samples_s: Sequence[float],
         **more: Any,
     ) -> Latency:
-        """Summarise repetitions, in seconds each; at least one. `more`: any other field."""
+        """Summarise at least one repetition, in seconds. `more` sets any other field."""
         milliseconds = [1000 * s for s in samples_s]
         p50, p95, p99 = (float(p) for p in np.percentile(milliseconds, (50, 95, 99)))
         fps = more.get("batch", 1) * len(samples_s) / sum(samples_s)
@@ -83,31 +84,31 @@ class Latency:
 
     @property
     def contender(self) -> tuple[str, str, str, str]:
-        """What is compared across sizes and threads: model, engine, precision, device."""
+        """Identity across sizes and threads: model, engine, precision, device."""
         return self.model, self.engine, self.precision, self.device
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What names the measurement."""
+        """Identity of the measurement."""
         return *self.contender, self.size, self.threads, self.batch
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorTimes:
-    """Where an engine's time goes."""
+    """Time per operator type in an engine."""
 
     engine: str
     model: str
     size: tuple[int, int]
     threads: int
     milliseconds: dict[str, float]
-    """Operator type → milliseconds a frame."""
+    """Operator type → milliseconds per frame."""
     precision: str = "fp32"
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorShare:
-    """One operator type's part in a graph's cost."""
+    """Cost of one operator type within a graph."""
 
     operator: str
     nodes: int
@@ -117,7 +118,7 @@ class OperatorShare:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a graph costs at one size, by `ufuser.benchmarks.cost`."""
+    """Cost of a graph at one size, from `ufuser.benchmarks.cost`."""
 
     model: str
     size: tuple[int, int]
@@ -132,37 +133,37 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """One printed figure beside the recomputed one."""
+    """A printed figure and the recomputed one."""
 
     network: str
     definition: str
-    """What was counted."""
+    """The network that was counted, such as "U-Fuser as published"."""
     quantity: str
     """ "parameters (K)", "MACs (G)" or "FLOPs (G)"."""
     size: tuple[int, int]
     printed: float
     scaled: bool
-    """The figure was printed for another size and is scaled by the pixels."""
+    """Whether the figure was printed for another size and is scaled by the number of pixels."""
     recomputed: float
     reason: str
-    """Why they differ by more than the tolerance; empty where they don't."""
+    """Why they differ by more than the tolerance; empty if they agree."""
 
     @property
     def difference(self) -> float:
-        """Relative to the printed figure."""
+        """Relative difference from the printed figure."""
         return self.recomputed / self.printed - 1
 
 
 @dataclass(frozen=True, slots=True)
 class ConvolutionPeak:
-    """The fastest convolution found on this machine: what a network of convolutions could reach."""
+    """The fastest convolution measured on this machine: an upper bound for a convolutional network."""
 
     engine: str
     precision: str
     threads: int
     gmacs_per_s: float
     layer: str
-    """The layer that reached it."""
+    """The layer that reached this rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ class CopyPeak:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """A table of `ufuser bench quality --json`, with the data set's name."""
+    """The table of `ufuser bench quality --json`, with the name of the data set."""
 
     dataset: str
     conventions: dict[str, Any]
@@ -187,14 +188,14 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """What one contender draws above idle."""
+    """Power of one contender above idle."""
 
     engine: str
     model: str
     size: tuple[int, int]
     threads: int
     meter: str
-    """What measured it, and which part of the machine it sees."""
+    """The meter and the part of the machine that it measures."""
     idle_w: float
     busy_w: float
     frames: int
@@ -203,18 +204,18 @@ class Energy:
 
     @property
     def millijoules(self) -> float:
-        """A frame, idle subtracted."""
+        """Energy per frame, idle power subtracted."""
         return 1000 * (self.busy_w - self.idle_w) * self.seconds / self.frames
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """One machine's measurements."""
+    """All measurements of one machine."""
 
     machine: Machine
     versions: dict[str, str]
     date: str
-    """Day of measuring, ISO 8601."""
+    """Date of the measurement, ISO 8601."""
     latency: tuple[Latency, ...] = ()
     operators: tuple[OperatorTimes, ...] = ()
     cost: tuple[Cost, ...] = ()
@@ -224,19 +225,19 @@ class Results:
     quality: tuple[Quality, ...] = ()
     energy: tuple[Energy, ...] = ()
     energy_absent: str = ""
-    """Why no energy could be measured; empty where it was, or was not asked for."""
+    """Why energy could not be measured; empty if it was measured or not requested."""
     notes: tuple[str, ...] = ()
     schema: int = field(default=SCHEMA)
 
     @classmethod
     def here(cls, more_versions: dict[str, str] | None = None, **sections: Any) -> Results:
-        """Results of this machine, today."""
+        """Results of this machine with today's date."""
         today = datetime.now(timezone.utc).date().isoformat()
         return cls(Machine.here(), versions() | (more_versions or {}), today, **sections)
 
 
 def write(path: Path, results: Results) -> None:
-    """Write a results file whole. Raises InputError where it can't be written."""
+    """Write a results file atomically. Raises InputError if it cannot be written."""
     write_bytes(path, msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
 
 
@@ -244,24 +245,21 @@ def read(path: Path) -> Results:
     """Read a results file.
 
     Raises:
-        InputError: no such file, no results, or written by a newer version; says where the first fault lies.
+        InputError: the file is missing, is no results file or has another schema version.
     """
-    data = _bytes(path)
-    version = _schema_version(path, data)
-    if version != SCHEMA:
-        raise InputError(f"{path} has schema {version}: expected {SCHEMA}; measure again with this version")
-    try:
-        return msgspec.json.decode(data, type=Results)
-    except msgspec.ValidationError as e:
-        raise InputError(f"{path} is no results file: {e}") from None
+    found = read_json(path)
+    if not isinstance(found, dict) or "schema" not in found:
+        raise InputError(f"{path} is no results file: expected an object with the key 'schema'")
+    if found["schema"] != SCHEMA:
+        raise InputError(
+            f"{path} has schema {str(found['schema'])[:20]}: expected {SCHEMA}; measure again with this version"
+        )
+    return convert(found, Results, f"{path} is no results file")
 
 
 def read_quality(path: Path, dataset: str) -> Quality:
-    """The JSON of `ufuser bench quality`. Raises InputError for anything else."""
-    try:
-        found = msgspec.json.decode(_bytes(path), type=_QualityFile)
-    except (msgspec.ValidationError, msgspec.DecodeError) as e:
-        raise InputError(f"{path} is not what `ufuser bench quality --json` writes: {e}") from None
+    """Read the JSON of `ufuser bench quality`. Raises InputError for any other file."""
+    found = convert(read_json(path), _QualityFile, f"{path} was not written by `ufuser bench quality --json`")
     return Quality(
         dataset,
         found.conventions,
@@ -271,10 +269,10 @@ def read_quality(path: Path, dataset: str) -> Quality:
 
 
 def merge(parts: Sequence[Results]) -> Results:
-    """Results of one machine, of several files: the sections one after the other, the first's date.
+    """Concatenate the sections of several files of one machine. The date is the first file's.
 
     Raises:
-        InputError: parts of different machines, or two costs of one model, which then has changed between them.
+        InputError: the files come from different machines, or hold two different costs of one model.
     """
     first = parts[0]
     for part in parts[1:]:
@@ -304,7 +302,7 @@ def merge(parts: Sequence[Results]) -> Results:
 
 
 def _of_runs(parts: Sequence[Results]) -> tuple[Latency, ...]:
-    """All latencies, those of each part with numbers of their own for the runs."""
+    """All latencies, with run indices that are unique across the files."""
     found: list[Latency] = []
     for part in parts:
         first = max((row.run for row in found), default=-1) + 1
@@ -313,13 +311,13 @@ def _of_runs(parts: Sequence[Results]) -> tuple[Latency, ...]:
 
 
 def _one_each(costs: Sequence[Cost]) -> tuple[Cost, ...]:
-    """Costs without repetitions."""
+    """Costs without duplicates."""
     found: dict[tuple[object, ...], Cost] = {}
     for cost in costs:
         if found.setdefault((cost.model, cost.size, cost.batch), cost) != cost:
             raise InputError(
                 f"two different costs of {cost.model} at {cost.size[0]}x{cost.size[1]}: the model has changed "
-                f"between the results; measure all with the same"
+                f"between the files; measure all of them with the same model"
             )
     return tuple(found.values())
 
@@ -330,14 +328,14 @@ def json_schema() -> bytes:
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the subcommand."""
+    """Add the subcommand."""
     parser = subparsers.add_parser("schema", help="write the JSON Schema of results files")
     parser.add_argument("out", type=Path, metavar="FILE.json")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the schema. Returns 0; raises InputError where it can't be written."""
+    """Write the schema. Returns 0; raises InputError if the file cannot be written."""
     write_bytes(args.out, json_schema())
     return 0
 
@@ -352,20 +350,3 @@ class _QualityMethod:
 class _QualityFile:
     conventions: dict[str, Any]
     methods: dict[str, _QualityMethod]
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as e:
-        raise InputError(f"cannot read {path}: {e.strerror}; expected a file of results") from None
-
-
-def _schema_version(path: Path, data: bytes) -> object:
-    try:
-        found = msgspec.json.decode(data)
-    except msgspec.DecodeError as e:
-        raise InputError(f"{path} is not JSON: {e}") from None
-    if not isinstance(found, dict) or "schema" not in found:
-        raise InputError(f"{path} is no results file: expected an object with 'schema'")
-    return found["schema"]

@@ -1,7 +1,7 @@
-"""An ONNX graph with the shape of every value known, for one size of its pictures.
+"""Shape inference of an ONNX graph for one picture size.
 
-ONNX's own inference does the work. Where a shape depends on a small computation from constants, as the amounts of
-a Pad in some exports, that part is computed and inference is repeated.
+ONNX's own inference does the work. If a shape depends on a small computation from constants, such as the amounts of
+a Pad in some exports, that part is evaluated and inference is repeated.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from ufuser.runtime.errors import InputError
 Shape = tuple[int, ...]
 
 _SMALL = 1024
-"""Elements of the largest constant that shapes are computed from; what is larger is a weight."""
+"""Elements of the largest constant that may define a shape; larger constants are weights."""
 
 
 def load(model: Path) -> ModelProto:
-    """Read a graph; weights kept in other files are left there. Raises InputError for no file or no ONNX."""
+    """Read a graph without external weight files. Raises InputError if the file is missing or is no ONNX file."""
     if not model.is_file():
         raise InputError(f"no model file {model}: expected an .onnx file")
     try:
         return onnx.load(str(model), load_external_data=False)
-    except Exception as e:  # protobuf's errors share no class with onnx's
+    except Exception as e:  # protobuf and onnx raise unrelated classes
         raise InputError(f"{model} is not an ONNX file: {str(e).strip().splitlines()[0][:200]}") from None
 
 
 def with_shapes(model: ModelProto, batch: int, height: int, width: int) -> GraphProto:
-    """The graph with its picture inputs fixed and, in `value_info`, every shape that can be inferred.
+    """Fix the picture inputs and infer all other shapes into `value_info`.
 
-    Weights keep their shapes and lose their values.
+    Weights keep their shapes but lose their values.
 
     Raises:
-        InputError: an input that is no picture, or fixed to another shape, or shapes that contradict each other.
+        InputError: an input is no picture or has another fixed shape, or shapes contradict each other.
     """
     fixed = _without_weights(inliner.inline_local_functions(model) if model.functions else model)
     weights = {t.name for t in fixed.graph.initializer}
@@ -51,7 +51,7 @@ def with_shapes(model: ModelProto, batch: int, height: int, width: int) -> Graph
 
 
 def known(graph: GraphProto) -> dict[str, tuple[Shape, int]]:
-    """Shape and element type of every value that has both."""
+    """Shape and element type of every value for which both are known."""
     found = {t.name: (tuple(t.dims), t.data_type) for t in graph.initializer}
     for value in (*graph.value_info, *graph.output, *graph.input):
         kind = value.type.tensor_type
@@ -61,7 +61,7 @@ def known(graph: GraphProto) -> dict[str, tuple[Shape, int]]:
 
 
 def _without_weights(model: ModelProto) -> ModelProto:
-    """A copy in which large constants are named and shaped, but empty: inference copies what it is given."""
+    """A copy in which large constants have a shape but no data, because inference copies its input."""
     copy = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     graph = model.graph
     copy.graph.CopyFrom(GraphProto(name=graph.name, node=graph.node, input=graph.input, output=graph.output))
@@ -69,7 +69,7 @@ def _without_weights(model: ModelProto) -> ModelProto:
         small = int(np.prod(tensor.dims, dtype=np.int64)) <= _SMALL
         shape_only = onnx.TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
         copy.graph.initializer.append(tensor if small else shape_only)
-    for value in copy.graph.output:  # what the exporter wrote there names the free axes
+    for value in copy.graph.output:  # the exporter's symbolic axes
         value.type.tensor_type.ClearField("shape")
     return copy
 
@@ -83,8 +83,8 @@ def _fix(value: onnx.ValueInfoProto, batch: int, height: int, width: int) -> Non
     for axis, side in ((0, batch), (2, height), (3, width)):
         if dims[axis].dim_value not in (0, side):
             raise InputError(
-                f"input '{value.name}' is fixed to {dims[axis].dim_value} on axis {axis}, asked for {side}: "
-                f"export it with dynamic axes, or ask for its own shape"
+                f"input '{value.name}' is fixed to {dims[axis].dim_value} on axis {axis}, but {side} was requested: "
+                f"export it with dynamic axes, or request its own shape"
             )
         dims[axis].dim_value = side
 
@@ -98,9 +98,9 @@ def _inferred(model: ModelProto, size: Shape) -> ModelProto:
 
 
 def _fold(model: ModelProto) -> bool:
-    """Compute what depends on small constants and known shapes alone, in place, where a shape is still missing.
+    """Evaluate, in place, the nodes that depend on small constants and known shapes only, if shapes are missing.
 
-    Returns False where nothing is missing or nothing could be computed.
+    Returns False if no shape is missing or no node can be evaluated.
     """
     graph = model.graph
     shapes = known(graph)
@@ -118,7 +118,7 @@ def _fold(model: ModelProto) -> bool:
                     "Constant", [], list(node.output), value=numpy_helper.from_array(shape, node.output[0])
                 )
             )
-        elif node.op_type == "Range":  # inference needs what it is given; what is made from it is no constant
+        elif node.op_type == "Range":  # inference needs its inputs, and its result is no constant
             continue
         elif all(name in values or name in computed for name in node.input if name):
             part.append(node)
@@ -149,7 +149,7 @@ def _is_large(tensor: onnx.TensorProto) -> bool:
 
 
 def _replace(graph: GraphProto, results: dict[str, np.ndarray]) -> None:
-    """Put results in the place of the nodes that make them, and drop the nodes that only led there."""
+    """Replace nodes by their results and drop the nodes that are no longer needed."""
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in results.items())
     needed = {v.name for v in graph.output}
     kept: list[NodeProto] = []

@@ -1,7 +1,7 @@
-"""`ufuser bench stream`: a whole stream, decoding and encoding included, beside its model alone.
+"""`ufuser bench stream`: the rate of a whole stream, with decoding and encoding, against the rate of its model.
 
-Both run the same engine on the same pictures, in turns (A B A B), so that a machine's drift hits both alike; the
-ratio is taken round by round.
+Both use the same engine and pictures, interleaved (A B A B), so that the drift of the machine affects both equally.
+The ratio is computed per round.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from ufuser.runtime.streaming.session import session
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the subcommand."""
-    parser = subparsers.add_parser("stream", help="time a whole stream beside its model alone")
+    """Add the subcommand."""
+    parser = subparsers.add_parser("stream", help="time a whole stream against its model alone")
     parser.add_argument("--model", default="ufuser", help="shipped model or ONNX file (default: ufuser)")
     parser.add_argument("--engine", default="onnxruntime", help="(default: onnxruntime)")
-    parser.add_argument("--threads", type=int, help="CPU threads of the engine (default: one a core)")
+    parser.add_argument("--threads", type=int, help="CPU threads of the engine (default: one per core)")
     parser.add_argument("--size", default="480x640", metavar="HxW", help="(default: 480x640)")
-    parser.add_argument("--frames", type=int, default=20, help="per turn (default: 20)")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each (default: 3)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--frames", type=int, default=20, help="per round (default: 20)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each (default: 3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     parser.set_defaults(run=run)
 
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     fuser = Fuser.open(args.model, args.engine, args.threads)
     with tempfile.TemporaryDirectory() as folder:
         ir, vi = _record(Path(folder), height, width, args.frames)
-        _model_alone(fuser, height, width, 2)  # compiles, and touches the memory
+        _model_alone(fuser, height, width, 2)  # warm-up
         alone, whole, reports = [], [], []
         for _ in range(args.rounds):
             alone.append(_model_alone(fuser, height, width, args.frames))
@@ -83,13 +83,13 @@ def run(args: argparse.Namespace) -> int:
     stages = ", ".join(f"{name} {ms['p50']:.1f}" for name, ms in figures["stages_ms"].items())
     print(
         f"median {100 * figures['ratio_median']:.1f} % of the model's own rate, {height}x{width}, {args.frames} "
-        f"frames a turn, {args.model} on {fuser.engine.name} (stages, ms p50: {stages})"
+        f"frames per round, {args.model} on {fuser.engine.name} (stages, ms p50: {stages})"
     )
     return 0
 
 
 def _record(folder: Path, height: int, width: int, frames: int) -> tuple[Path, Path]:
-    """A simulated pair as two H.264 files."""
+    """Record a simulated pair as two H.264 files."""
     query = f"fps=25&size={width}x{height}"
     ir, vi = open_pair(f"sim://thermal?{query}", f"sim://visible?{query}")
     paths = folder / "ir.mp4", folder / "vi.mp4"
@@ -102,7 +102,7 @@ def _record(folder: Path, height: int, width: int, frames: int) -> tuple[Path, P
 
 
 def _model_alone(fuser: Fuser, height: int, width: int, frames: int) -> float:
-    """Frames per second of nothing but the engine, on buffers that are filled already."""
+    """Frames per second of the engine alone, on filled buffers."""
     fuser.engine.bind(height + -height % 8, width + -width % 8)
     began = time.perf_counter()
     for _ in range(frames):
@@ -111,7 +111,7 @@ def _model_alone(fuser: Fuser, height: int, width: int, frames: int) -> float:
 
 
 def _whole(fuser: Fuser, ir: Path, vi: Path, out: Path) -> dict[str, Any]:
-    """The report of a stream from two files to a third: nothing is dropped, everything waits for the slowest."""
+    """Report of a stream from two files to a third. Files are never dropped, so the slowest stage sets the rate."""
     options = StreamOptions(str(ir), str(vi), out=(str(out),))
     with session(options, fuser=fuser) as stream, stream:
         while not stream.wait(0.2):

@@ -1,4 +1,4 @@
-"""``ufuser bench video``: how steady models are on a pair of videos, side by side."""
+"""`ufuser bench video`: temporal stability of models on a pair of videos."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ufuser import Fuser
-from ufuser.benchmarks.quality import table
 from ufuser.benchmarks.quality.steadiness import grid_energy, noise_gain
 from ufuser.benchmarks.quality.video import NoFlowError, flicker, warping_error
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import require_writable, write_bytes
 from ufuser.runtime.models import find_model
 from ufuser.runtime.progress import Progress
 from ufuser.runtime.sources import VideoSource
@@ -32,10 +32,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "video",
         help="flicker, warping error, noise and grids of fused video",
-        description="Fuse a pair of videos by each model and say how steady the result is: error after warping "
-        "by each stream's flow (judge by the one that sees the scene: its coverage is high), flicker of the mean "
-        f"beyond the sources', noise passed on by the first frame held still (sigma {_NOISE}), and lines in the "
-        "spectrum where blocks of pixels would leave them.",
+        description="Fuse a pair of videos with each model and measure temporal stability: warping error by the flow "
+        "of each stream (use the one with high coverage), flicker of the mean level beyond the sources, noise gain "
+        f"on a static first frame (sigma {_NOISE}), and block-grid lines in the spectrum.",
     )
     parser.add_argument("--ir", type=Path, required=True, metavar="VIDEO", help="infrared")
     parser.add_argument("--vi", type=Path, required=True, metavar="VIDEO", help="visible, of the same size")
@@ -47,9 +46,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="shipped models or ONNX files (default: lite ufuser)",
     )
     parser.add_argument(
-        "--frames", type=int, default=60, metavar="N", help="from the beginning (default: %(default)s)"
+        "--frames", type=int, default=60, metavar="N", help="frames from the beginning (default: %(default)s)"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one a core)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one per core)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
     parser.set_defaults(run=run)
 
@@ -72,7 +71,7 @@ def _row(ir: list[Grey], vi: list[Grey], fused: list[Grey]) -> dict[str, float]:
     for name, guide in (("vi", vi), ("ir", ir)):
         try:
             found = warping_error(guide, fused)
-        except NoFlowError:  # noise, smoke: nothing moves there that could be followed
+        except NoFlowError:  # noise or smoke: no consistent flow
             continue
         warping |= {f"warping_{name}": found.error, f"coverage_{name}": found.coverage}
     grids = {
@@ -83,16 +82,18 @@ def _row(ir: list[Grey], vi: list[Grey], fused: list[Grey]) -> dict[str, float]:
 
 
 def measured(args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """By row, the figures: both sources themselves, then each model. Raises InputError."""
+    """Figures of both sources, then of each model. Raises InputError."""
     if args.frames < 2:
-        raise InputError(f"--frames {args.frames}: expected at least 2, which can be compared")
+        raise InputError(f"--frames {args.frames}: expected at least 2")
     paths = {model: find_model(model) for model in args.model}
     ir, vi = _luma(args.ir, args.frames), _luma(args.vi, args.frames)
     if ir[0].shape != vi[0].shape:
         sizes = " and ".join("x".join(map(str, x[0].shape[::-1])) for x in (ir, vi))
         raise InputError(f"{args.ir} and {args.vi} are {sizes}: expected videos of one size, registered")
     if min(ir[0].shape) < 16 * max(PERIODS):
-        raise InputError(f"{args.ir} is smaller than {16 * max(PERIODS)} pixels a side: too small to judge")
+        raise InputError(
+            f"{args.ir} is smaller than {16 * max(PERIODS)} pixels per side: too small to measure"
+        )
     common = min(len(ir), len(vi))
     if common < 2:
         raise InputError(f"{args.ir} and {args.vi} have {common} frames in common: expected at least 2")
@@ -109,7 +110,7 @@ def measured(args: argparse.Namespace) -> dict[str, dict[str, float]]:
 def run(args: argparse.Namespace) -> int:
     """Fuse, measure, print. Returns 0; raises InputError for bad input."""
     if args.json is not None:
-        table.check_writable(args.json, "--json")
+        require_writable(args.json)
     rows = measured(args)
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     width = max(map(len, rows)) + 2
@@ -117,6 +118,6 @@ def run(args: argparse.Namespace) -> int:
     for name, row in rows.items():
         print(f"{name:<{width}}" + "".join(f"{row[c]:15.3f}" if c in row else f"{'':>15}" for c in columns))
     if args.json is not None:
-        table.write(args.json, json.dumps(rows, indent=2) + "\n")
+        write_bytes(args.json, f"{json.dumps(rows, indent=2)}\n".encode())
         print(f"{args.json} written", file=sys.stderr)
     return 0

@@ -1,11 +1,11 @@
-"""A process that holds one contender and times it on request: `python -m ufuser.benchmarks.worker SPEC`.
+"""Worker process that holds one contender and times it: `python -m ufuser.benchmarks.worker SPEC`.
 
-Contenders share no process, so that neither the waiting threads of one nor its memory disturb another. The
-parent (`ufuser.benchmarks.latency`) writes a request a line, the worker answers with a line of JSON:
+Contenders run in separate processes, so that the threads and memory of one do not disturb another. The parent
+(`ufuser.benchmarks.latency`) writes one request per line, and the worker answers with one line of JSON:
 
     time I          fuse pair I, or the batch that begins there: {"seconds": …}
-    picture I FILE  write what it makes of it, float32 in [0, 1], as .npy: {}
-    memory          {"peak_mib": …}, the process's high-water mark; null where the system doesn't tell
+    picture I FILE  write the fused picture, float32 in [0, 1], as .npy: {}
+    memory          {"peak_mib": …}, peak resident memory; null if the system does not report it
 """
 
 from __future__ import annotations
@@ -34,33 +34,33 @@ PEERS = (EAGER, COMPILED, PLAIN, *SIMPLE)
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What a worker loads."""
+    """The contender that a worker loads."""
 
     kind: str
     """ "engine", or one of `PEERS`."""
     name: str
-    """The runtime's engine; a peer's own name."""
+    """Engine of the runtime, or the name of the peer."""
     model: str
-    """Model name or ONNX file; checkpoint for the PyTorch peers; unused by simple fusers."""
+    """Model name or ONNX file; a checkpoint for the PyTorch peers; unused by the simple methods."""
     threads: int
     pairs: str
-    """A .npy file of 2×N×H×W uint8: infrared, visible."""
+    """Path of a .npy file, 2×N×H×W uint8: infrared, visible."""
 
     cpu_precision: str = "fp32"
-    """What OpenVINO computes a float32 graph in."""
+    """Precision in which OpenVINO runs a float32 graph."""
     graph_precision: str = "fp32"
-    """What the ONNX file's metadata say."""
+    """Precision in the metadata of the ONNX file."""
     batch: int = 1
-    """Pairs at once."""
+    """Pairs per call."""
 
     @property
     def precision(self) -> str:
-        """What it computes in."""
+        """Precision of the computation."""
         return self.graph_precision if self.cpu_precision == "fp32" else self.cpu_precision
 
 
 def load(spec: Spec) -> Fuse:
-    """The contender: two pictures, uint8 or float32 in [0, 1] → the fused one of the same type.
+    """Load the contender: (ir, vi) → fused, all uint8 or all float32 in [0, 1].
 
     Pictures are H×W; with `spec.batch` above 1, batch×H×W.
     """
@@ -76,10 +76,7 @@ def load(spec: Spec) -> Fuse:
 
 
 def _batched(engine: Engine) -> Fuse:
-    """Batches of sides that need no padding, with the work around the network that `Fuser.fuse` does for a pair.
-
-    A camera's pairs come one by one, so the runtime itself never waits for a batch.
-    """
+    """Fuse batches whose sides need no padding, with the same pre- and post-processing as `Fuser.fuse`."""
 
     def fuse(ir: Image, vi: Image) -> Image:
         batch, height, width = ir.shape
@@ -99,7 +96,7 @@ def _batched(engine: Engine) -> Fuse:
 
 
 def _torch(spec: Spec) -> Fuse:
-    """The network as it was trained, not rewritten; reading in and writing out as the runtime does."""
+    """The network as trained, not rewritten, with the same pre- and post-processing as the runtime."""
     import torch
 
     from ufuser.train.checkpoint import load_model
@@ -134,9 +131,9 @@ def _simple(spec: Spec) -> Fuse:
 
 
 def peak_memory_mib() -> float | None:
-    """The process's largest resident memory, on Linux.
+    """Peak resident memory of this process; None outside Linux.
 
-    Not getrusage: what it tells of a new process includes the size of the one it was forked from.
+    getrusage does not serve: its figure for a new process includes the size of the parent.
     """
     status = Path("/proc/self/status")
     if not status.is_file():
@@ -146,57 +143,57 @@ def peak_memory_mib() -> float | None:
 
 
 def serve(spec: Spec) -> None:
-    """Load, fuse once, say so, then answer requests until the input ends."""
+    """Load the contender, fuse once, report ready, then answer requests until the input ends."""
     pairs = np.load(spec.pairs, mmap_mode="r")
     fuse = load(spec)
     fuse(*_chosen(pairs, 0, spec.batch))
-    _say({"ready": True})
+    _send({"ready": True})
     for line in sys.stdin:
         request, *given = line.split()
         if request == "memory":
-            _say({"peak_mib": peak_memory_mib()})
+            _send({"peak_mib": peak_memory_mib()})
             continue
         ir, vi = _chosen(pairs, int(given[0]), spec.batch)
         if request == "picture":
             as_float = (x.astype(np.float32) / np.float32(255) for x in (ir, vi))
             np.save(given[1], np.asarray(fuse(*as_float), np.float32))
-            _say({})
+            _send({})
         else:
             start = time.perf_counter()
             fuse(ir, vi)
-            _say({"seconds": time.perf_counter() - start})
+            _send({"seconds": time.perf_counter() - start})
 
 
 def _chosen(pairs: Image, index: int, batch: int) -> list[Image]:
-    """Infrared and visible of a pair, or of the batch that begins there and goes on at the start."""
+    """Infrared and visible of one pair, or of the batch that begins there; it wraps around at the end."""
     if batch == 1:
         return [np.ascontiguousarray(x) for x in pairs[:, index]]
     return list(np.take(pairs, range(index, index + batch), axis=1, mode="wrap"))
 
 
-def _say(answer: dict[str, Any]) -> None:
+def _send(answer: dict[str, Any]) -> None:
     print(json.dumps(answer), flush=True)
 
 
 def spec_argument(spec: Spec) -> str:
-    """A spec as the worker's one argument."""
+    """The spec as the worker's only argument."""
     return json.dumps(asdict(spec))
 
 
 def main(argv: list[str]) -> int:
-    """Entry point. An InputError becomes the answer {"error": …}."""
+    """Entry point. An InputError is answered as {"error": …}."""
     from ufuser.runtime.errors import InputError
 
     spec = Spec(**json.loads(argv[0]))
     try:
         serve(spec)
     except InputError as e:
-        _say({"error": str(e)})
+        _send({"error": str(e)})
         return 2
-    except RuntimeError as e:  # where no C++ compiler is installed, above all
+    except RuntimeError as e:  # most often a missing C++ compiler
         if spec.kind != COMPILED:
             raise
-        _say({"error": f"torch.compile failed (it needs a C++ compiler): {str(e).strip().splitlines()[0]}"})
+        _send({"error": f"torch.compile failed (it needs a C++ compiler): {str(e).strip().splitlines()[0]}"})
         return 2
     return 0
 

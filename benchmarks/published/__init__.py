@@ -1,56 +1,51 @@
-"""What the papers printed, as data: `tables.toml` describes each table, a CSV of its name holds the cells.
+"""Printed tables of the papers: `tables.toml` describes them, and a CSV file per table holds the cells.
 
-Cells are kept as printed ("0.20", not 0.2), so that a test can find every row in the papers' text again.
+Cells are kept as printed ("0.20", not 0.2), so that a test can find every row in the text of the papers.
 """
 
 from __future__ import annotations
 
 import csv
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
-
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.structs import read_toml
 
 _FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One printed table, or the part of one that has the same columns."""
+    """One printed table, or a part of one with the same columns."""
 
     name: str
     paper: str
     """Title and venue."""
     printed_as: str
-    """Its number in the paper."""
+    """Number of the table in the paper."""
     caption: str
     convention: str
-    """What the figures are, in which unit, and which way is better."""
+    """Meaning and unit of the figures, and whether higher or lower is better."""
     resolution: str
     gpu: str
     remarks: tuple[str, ...]
     keys: tuple[str, ...]
-    """Columns that together name a row."""
+    """Columns that together identify a row."""
     labels: tuple[str, ...]
-    """Columns that say something about a row, but are no figures."""
+    """Columns that describe a row but hold no figures."""
     columns: tuple[str, ...]
     """Columns of figures."""
     rows: tuple[dict[str, str], ...]
-    """Column → cell as printed; empty where the paper left it empty."""
+    """Column → cell as printed; empty if the paper leaves it empty."""
 
     def select(self, **keys: str) -> tuple[dict[str, str], ...]:
-        """The rows whose cells are these, as `select(dataset="TNO")`."""
+        """Rows with the given cells, such as `select(dataset="TNO")`."""
         return tuple(row for row in self.rows if all(row[key] == value for key, value in keys.items()))
 
     def value(self, column: str, **keys: str) -> float:
-        """One figure. Raises KeyError where the keys name no row or several, or there is no such column."""
+        """One figure. Raises KeyError if the keys do not identify one row or the column does not exist."""
         rows = self.select(**keys)
         if len(rows) != 1 or column not in self.columns:
             raise KeyError(f"{self.name}: {column} of {keys} names {len(rows)} rows")
@@ -95,5 +90,4 @@ def load(name: str) -> Table:
 
 
 def _index() -> dict[str, Any]:
-    index: dict[str, Any] = tomllib.loads((_FOLDER / "tables.toml").read_text(encoding="utf-8"))
-    return index
+    return read_toml(_FOLDER / "tables.toml")

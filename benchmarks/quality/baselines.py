@@ -1,6 +1,6 @@
-"""Fusion without a network: what every network must be seen beside, since some metrics prefer these.
+"""Fusion without a network. Compare every network with these, since some metrics prefer them.
 
-Each takes registered grey uint8 pictures H×W of one size and returns H×W uint8.
+Each takes registered grey uint8 pictures H×W of the same size and returns H×W uint8.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ufuser.benchmarks.quality.images import BLACK, WHITE, Grey, Image, as_pair
 
-# Bands stop where the coarsest picture would have fewer pixels a side than this.
+# Smallest side of the coarsest level, in pixels.
 COARSEST_SIDE = 8
 
 
@@ -30,7 +30,7 @@ def maximum(ir: Image, vi: Image) -> Grey:
 
 
 def _bands(image: npt.NDArray[np.float32], levels: int) -> list[npt.NDArray[np.float32]]:
-    """Laplacian pyramid: band-passes from fine to coarse, then the coarsest low-pass."""
+    """Laplacian pyramid: band-pass levels from fine to coarse, then the coarsest low-pass."""
     bands = []
     for _ in range(levels):
         coarse = cv2.pyrDown(image)
@@ -43,7 +43,7 @@ def _bands(image: npt.NDArray[np.float32], levels: int) -> list[npt.NDArray[np.f
 def laplacian_pyramid(ir: Image, vi: Image, levels: int = 4) -> Grey:
     """Laplacian pyramid: the stronger coefficient in each band, the mean of the coarsest low-pass.
 
-    ``levels`` bands at most, fewer in a picture too small for them.
+    At most ``levels`` bands; small pictures have fewer.
 
     Source: Burt, Adelson, "The Laplacian pyramid as a compact image code", IEEE Trans. Commun. 1983.
     """

@@ -1,4 +1,4 @@
-"""``ufuser bench quality``: a table of fusion methods on a folder of pairs."""
+"""`ufuser bench quality`: a table of fusion methods on a folder of pairs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ufuser.benchmarks.quality import ssim, table
 from ufuser.benchmarks.quality.baselines import BASELINES
 from ufuser.benchmarks.quality.folder import SUFFIXES, Fuse, Options, match, means, measure
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import require_writable, write_bytes
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -30,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="extend",
         default=[],
         metavar="NAME=DIR",
-        help="a method's name and the folder of what it made; may be repeated",
+        help="name of a method and the folder of its fused pictures; may be repeated",
     )
     parser.add_argument(
         "--model",
@@ -38,12 +39,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="extend",
         default=[],
         metavar="NAME_OR_ONNX",
-        help="a shipped model or an ONNX file to fuse the pairs with now; may be repeated",
+        help="shipped model or ONNX file that fuses the pairs now; may be repeated",
     )
     parser.add_argument(
-        "--list", type=Path, metavar="FILE", help="file names to measure, one a line (default: all)"
+        "--list", type=Path, metavar="FILE", help="file names to measure, one per line (default: all)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write means and the values of every pair")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the means and the values of every pair"
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table")
     parser.add_argument("--no-baselines", action="store_true", help=f"leave out {', '.join(BASELINES)}")
     parser.add_argument(
@@ -68,8 +71,7 @@ def _fused_folders(specifications: Sequence[str]) -> dict[str, Path]:
         name, separator, folder = specification.partition("=")
         if not (name and separator and folder):
             raise InputError(
-                f"--fused was given {specification}; NAME=DIR is expected: put a name for the table before"
-                " the folder"
+                f"--fused was given {specification}; NAME=DIR is expected: put a name before the folder"
             )
         _claim(name, folders, "--fused")
         folders[name] = Path(folder)
@@ -79,8 +81,7 @@ def _fused_folders(specifications: Sequence[str]) -> dict[str, Path]:
 def _claim(name: str, taken: dict[str, Path] | dict[str, Fuse], option: str) -> None:
     if name in taken or name in BASELINES:
         raise InputError(
-            f"{option} was given the name {name} which another row or baseline has; one name a row is"
-            " expected: choose another"
+            f"{option} was given the name {name}, which another row or baseline has: choose a unique name"
         )
 
 
@@ -95,15 +96,15 @@ def listed_names(path: Path) -> list[str]:
         ) from error
     names = [Path(line).stem if Path(line).suffix.lower() in SUFFIXES else line for line in lines if line]
     if not names:
-        raise InputError(f"--list was given {path}, which holds no names; one name a line is expected")
+        raise InputError(f"--list was given {path}, which holds no names; one name per line is expected")
     return names
 
 
 def _open_models(models: Sequence[str], folders: dict[str, Path]) -> dict[str, Fuse]:
-    """Open each model; a file's row is named by its stem."""
+    """Open each model. The row of a file is named by its stem."""
     opened: dict[str, Fuse] = {}
     if models:
-        # Imported here: measuring pictures from files needs no inference engine.
+        # Imported late: measuring files needs no inference engine.
         from ufuser import Fuser
 
         for model in models:
@@ -123,9 +124,9 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.workers is not None and args.workers < 1:
         raise InputError(f"--workers was given {args.workers}; 1 or more is expected")
-    for path, option in ((args.json, "--json"), (args.csv, "--csv")):
+    for path in (args.json, args.csv):
         if path is not None:
-            table.check_writable(path, option)
+            require_writable(path)
     names = listed_names(args.list) if args.list is not None else None
     pairs, left_out = match(args.ir, args.vi, folders, names)
     options = Options(not args.no_baselines, args.stretch, ssim.CONVENTIONS[args.ssim])
@@ -148,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
             "fused_pictures": fused_pictures,
             "ssim": str(options.ssim_convention),
         }
-        table.write(args.json, table.to_json(rows, measured, conventions))
+        write_bytes(args.json, table.to_json(rows, measured, conventions).encode())
     if args.csv is not None:
-        table.write(args.csv, table.to_csv(rows))
+        write_bytes(args.csv, table.to_csv(rows).encode())
     return 0

@@ -23,7 +23,7 @@ def standard_deviation(fused: Image) -> float:
 def spatial_frequency(fused: Image) -> float:
     """SF = sqrt(mean squared horizontal + mean squared vertical difference), grey levels; 0 if constant.
 
-    Each mean is over the differences that exist: H·(W−1) and (H−1)·W of them. Needs 2 pixels a side.
+    Each mean is over the differences that exist: H·(W−1) and (H−1)·W of them. Needs 2 pixels per side.
 
     Source: Eskicioglu, Fisher, "Image quality measures and their performance", IEEE Trans. Commun. 1995.
     """
@@ -36,10 +36,10 @@ def spatial_frequency(fused: Image) -> float:
 
 
 def average_gradient(fused: Image) -> float:
-    """AG, mean of sqrt((gx² + gy²) / 2) in grey levels a pixel; 0 for a constant picture.
+    """AG, mean of sqrt((gx² + gy²) / 2) in grey levels per pixel; 0 for a constant picture.
 
     Central differences inside, one-sided at the borders (``numpy.gradient``), mean over all pixels. Needs 2
-    pixels a side.
+    pixels per side.
 
     Source: Cui, Feng, Xu, Li, Chen, "Detail preserved fusion of visible and infrared images using regional
     saliency extraction and multi-scale image decomposition", Opt. Commun. 2015.

@@ -1,4 +1,4 @@
-"""Folders of pictures → metrics of every method on every pair, on all cores."""
+"""Metrics of every method on every pair of two folders, on all cores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ufuser.benchmarks.quality.registry import evaluate
 from ufuser.runtime.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-# Pairs waiting per worker: enough to keep it busy, few enough to hold no more pictures than needed in memory.
+# Queued pairs per worker: enough to keep it busy, without filling the memory.
 QUEUED_PER_WORKER = 4
 
 Fuse: TypeAlias = Callable[[Grey, Grey], Grey]
@@ -29,10 +29,10 @@ Values: TypeAlias = dict[str, float]
 
 @dataclass(frozen=True)
 class Pair:
-    """One registered pair and what each method made of it."""
+    """One registered pair and its fused pictures."""
 
     name: str
-    """The file stem that all pictures share."""
+    """The common file stem."""
 
     ir: Path
     """Infrared picture."""
@@ -46,7 +46,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Options:
-    """What one table is made with, the same for all its rows."""
+    """Options of a table, common to all rows."""
 
     baselines: bool = True
     """Measure ``baselines.BASELINES`` beside the methods."""
@@ -59,10 +59,10 @@ class Options:
 
 
 def index(folder: Path, role: str) -> dict[str, Path]:
-    """The pictures of a folder by file stem. ``role`` names the folder in errors. Raises InputError."""
+    """Pictures of a folder by file stem. ``role`` names the folder in errors. Raises InputError."""
     if not folder.is_dir():
         raise InputError(
-            f"{role} was given {folder}, which is no folder; a folder of pictures is expected: check the path"
+            f"{role} was given {folder}, which is not a folder; a folder of pictures is expected: check the path"
         )
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
@@ -70,7 +70,7 @@ def index(folder: Path, role: str) -> dict[str, Path]:
             continue
         if path.stem in found:
             raise InputError(
-                f"{role} holds both {found[path.stem].name} and {path.name}; one picture a name is"
+                f"{role} holds both {found[path.stem].name} and {path.name}; one picture per name is"
                 " expected: remove one"
             )
         found[path.stem] = path
@@ -87,9 +87,9 @@ def match(
 ) -> tuple[list[Pair], int]:
     """Pair the pictures of the folders by file stem.
 
-    With ``names``, exactly these, each of which every folder must hold. Without, all names common to all
-    folders, since methods compare only on the same pairs; the second value counts the names that some folder
-    lacks.
+    With ``names``, exactly these; every folder must hold each of them. Without, all names that all folders have
+    in common, because methods can be compared on the same pairs only. The second result counts the names that
+    some folder lacks.
 
     Raises InputError for a missing or empty folder, a name that a folder lacks, or no common name.
     """
@@ -166,7 +166,7 @@ def _same_size(picture: Grey, path: Path, ir: Grey, ir_path: Path) -> Grey:
 
 
 def read_sources(pair: Pair) -> tuple[Grey, Grey]:
-    """Infrared and visible picture of a pair, grey, of one size. Raises InputError."""
+    """Read infrared and visible of a pair as grey pictures of one size. Raises InputError."""
     ir = read_grey(pair.ir)
     return ir, _same_size(read_grey(pair.vi), pair.vi, ir, pair.ir)
 
@@ -174,8 +174,8 @@ def read_sources(pair: Pair) -> tuple[Grey, Grey]:
 def measure_pair(pair: Pair, made: Mapping[str, Grey], options: Options) -> dict[str, Values]:
     """Metrics of all methods on one pair, ``{method: {metric: value}}``.
 
-    ``made`` holds pictures that methods made of this pair just now, beside those in files. Raises InputError
-    for what cannot be read or measured.
+    ``made`` holds further fused pictures of this pair, beside those in files. Raises InputError if a picture
+    cannot be read or measured.
     """
     ir, vi = read_sources(pair)
     pictures = {method: _same_size(read_grey(path), path, ir, pair.ir) for method, path in pair.fused.items()}
@@ -197,12 +197,12 @@ def measure_pair(pair: Pair, made: Mapping[str, Grey], options: Options) -> dict
 
 
 def _start_worker() -> None:
-    # One thread a process: the processes already fill the cores.
+    # One thread per process: the processes already use all cores.
     cv2.setNumThreads(1)
 
 
 def _tasks(pairs: Sequence[Pair], models: Mapping[str, Fuse]) -> Iterator[tuple[Pair, dict[str, Grey]]]:
-    """Pairs with what the models make of them, made here: an inference session belongs to one process."""
+    """Pairs with the pictures of the models, fused in this process because it owns the inference sessions."""
     for pair in pairs:
         made: dict[str, Grey] = {}
         if models:
@@ -217,7 +217,7 @@ def _measure_in_processes(
     """Metrics by pair, then method."""
     results: dict[str, dict[str, Values]] = {}
     pending: list[tuple[str, Future[dict[str, Values]]]] = []
-    # spawn: a fork would copy the locks of the threads of OpenCV and of an inference engine.
+    # spawn: a fork would copy locks held by threads of OpenCV and the engines.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
         try:
@@ -242,8 +242,8 @@ def measure(
 ) -> dict[str, dict[str, Values]]:
     """Metrics of all methods on all pairs, ``{method: {pair: {metric: value}}}``, in the order of ``pairs``.
 
-    ``models``: methods that fuse now, by name, each taking infrared and visible picture (H×W uint8).
-    ``workers``: processes, all cores by default; with 1 everything runs in this process. Raises InputError.
+    ``models``: functions (ir, vi) → fused on H×W uint8, by name. ``workers``: number of processes, all cores by
+    default; with 1 everything runs in this process. Raises InputError.
     """
     if not pairs:
         raise InputError("there are no pairs to measure; at least one is expected: check folders and list")
@@ -258,7 +258,7 @@ def measure(
 
 
 def means(measured: Mapping[str, Mapping[str, Values]]) -> dict[str, Values]:
-    """Mean over pairs, ``{method: {metric: mean}}``, of what :func:`measure` returns."""
+    """Mean over pairs of the result of :func:`measure`, ``{method: {metric: mean}}``."""
     return {
         method: {
             metric: sum(values[metric] for values in by_pair.values()) / len(by_pair)

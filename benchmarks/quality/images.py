@@ -1,4 +1,4 @@
-"""What the metrics measure: grey 8-bit pictures, checked once at the door."""
+"""Input checks of the metrics: grey 8-bit pictures."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ BLACK, WHITE = 0, 255
 
 
 def as_grey(image: Image, name: str) -> Grey:
-    """Check one picture and give it as H×W uint8, values rounded to the nearest grey level.
+    """Check a picture and return it as H×W uint8, rounded to the nearest grey level.
 
-    uint8 passes as it is. Other numeric types must hold finite values that round into 0..255. A float picture
-    with fractional values that never exceed 1 is refused: it is in [0, 1], and rounding would make it black
-    and white without a word.
+    uint8 passes unchanged. Other numeric types must hold finite values that round into 0..255. A float picture
+    with fractional values up to 1 is refused, because it is in [0, 1] and rounding would make it black and white.
 
-    Raises ValueError, naming the picture by ``name``, for anything else: NaN, infinity, a third axis, no
-    pixels.
+    Raises ValueError, which names the picture by ``name``, for NaN, infinity, a third axis or no pixels.
     """
     if image.ndim != 2 or image.size == 0:
         raise ValueError(f"{name} has shape {image.shape}; a grey picture H×W is expected: convert it first")
@@ -53,7 +51,7 @@ def as_grey(image: Image, name: str) -> Grey:
 
 
 def as_pair(first: Image, second: Image, first_name: str, second_name: str) -> tuple[Grey, Grey]:
-    """Check two pictures of one size; see :func:`as_grey`. Raises ValueError."""
+    """Check two pictures of the same size; see :func:`as_grey`. Raises ValueError."""
     a, b = as_grey(first, first_name), as_grey(second, second_name)
     if a.shape != b.shape:
         raise ValueError(
@@ -64,25 +62,25 @@ def as_pair(first: Image, second: Image, first_name: str, second_name: str) -> t
 
 
 def as_triple(ir: Image, vi: Image, fused: Image) -> tuple[Grey, Grey, Grey]:
-    """Check infrared, visible and fused picture, each by :func:`as_grey`, all of one size; or ValueError."""
+    """Check infrared, visible and fused pictures of the same size; see :func:`as_grey`. Raises ValueError."""
     infrared, visible = as_pair(ir, vi, "ir", "vi")
     _, result = as_pair(infrared, fused, "ir", "fused")
     return infrared, visible, result
 
 
 def require_side(image: Grey, side: int, metric: str) -> None:
-    """Raise ValueError where a picture is smaller than ``metric`` can filter without padding."""
+    """Raise ValueError if a picture is too small for ``metric`` to filter without padding."""
     if min(image.shape) < side:
         raise ValueError(
-            f"{metric} was given {image.shape} (height, width); it needs at least {side} pixels a side:"
+            f"{metric} was given {image.shape} (height, width); it needs at least {side} pixels per side:"
             " give a larger picture"
         )
 
 
 def stretch(image: Grey) -> Grey:
-    """Stretch a picture linearly to its own 0..255, as EMMA's test script does; a constant one stays.
+    """Stretch a picture linearly to 0..255, as EMMA's test script does; a constant picture stays unchanged.
 
-    Stretching alone raises SD and SF by a quarter, so a table must hold stretched pictures only, or none.
+    Stretching alone raises SD and SF by a quarter, so a table must hold either stretched pictures only or none.
     """
     lowest, highest = int(image.min()), int(image.max())
     if lowest == highest:

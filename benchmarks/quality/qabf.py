@@ -1,4 +1,4 @@
-"""Qabf: how much of the sources' edges, in strength and orientation, the fused picture keeps."""
+"""Qabf: preservation of the sources' edges, in strength and orientation."""
 
 from __future__ import annotations
 

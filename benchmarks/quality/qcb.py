@@ -1,4 +1,4 @@
-"""Qcb: how much of the sources' local contrast the fused picture keeps, after a model of human vision."""
+"""Qcb: preservation of the sources' local contrast, after a model of human vision."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _gaussian(sigma: float) -> Float:
 
 
 def _stretched(image: Grey) -> Float:
-    """Levels stretched to 0..255 and rounded; a constant picture, which holds no contrast, becomes black."""
+    """Levels stretched to 0..255 and rounded; a constant picture has no contrast and becomes black."""
     lowest, highest = float(image.min()), float(image.max())
     if lowest == highest:
         return np.zeros(image.shape)

@@ -1,4 +1,4 @@
-"""The metrics by the names of the field's tables, all of them at once, and the mean rank of methods."""
+"""All metrics by their names in published tables, and the mean rank of methods."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Metric: TypeAlias = Callable[[Image, Image, Image], float]
 
 
 def _of_fused(metric: Callable[[Image], float]) -> Metric:
-    """Give a metric of the fused picture alone the arguments of the others."""
+    """Adapt a metric of the fused picture alone to the common signature."""
     return lambda ir, vi, fused: metric(fused)
 
 
@@ -55,7 +55,7 @@ def evaluate(
 ) -> dict[str, float]:
     """All metrics of one fused picture.
 
-    ``ir``, ``vi``, ``fused``: H×W, uint8 or float in 0..255 (rounded), 41 pixels a side or more. Raises
+    ``ir``, ``vi``, ``fused``: H×W, uint8 or float in 0..255 (rounded), at least 41 pixels per side. Raises
     ValueError as ``images.as_triple`` says and for smaller pictures. Infinite values are possible in PSNR
     only.
     """
@@ -68,7 +68,7 @@ def evaluate(
 
 
 def ranks(values: Sequence[float], higher_is_better: bool) -> list[float]:
-    """Rank of each value, 1 the best; equal values share the mean of their places."""
+    """Rank of each value, 1 for the best; equal values share their mean rank."""
     array = np.asarray(values, dtype=np.float64)
     if np.isnan(array).any():
         raise ValueError("a value to rank is NaN; leave it out")
@@ -82,7 +82,7 @@ def ranks(values: Sequence[float], higher_is_better: bool) -> list[float]:
 def mean_rank(table: Mapping[str, Mapping[str, float]], metrics: Sequence[str] = RANKED) -> dict[str, float]:
     """Mean over ``metrics`` of each method's rank among the methods, from ``{method: {metric: mean value}}``.
 
-    Lower is better, 1 at best. Ranks depend on who else is in the table: compare them within one table only.
+    Lower is better; 1 is the best. Ranks depend on the other methods: compare them within one table only.
     """
     methods = list(table)
     per_metric = [ranks([table[method][name] for method in methods], METRICS[name][1]) for name in metrics]

@@ -1,4 +1,4 @@
-"""SSIM: structural similarity, in the three conventions that tables of the field were made with."""
+"""SSIM: structural similarity, in the three conventions of published tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GAUSSIAN_SIGMA = 1.5
 
 @dataclass(frozen=True)
 class SSIMConvention:
-    """What an SSIM value must be told with to be comparable."""
+    """Settings that make SSIM values comparable."""
 
     window: Literal["uniform", "gaussian"]
     """uniform: 7×7, sample covariance (scikit-image); gaussian: 11×11, σ 1.5 (Wang et al. 2004)."""
@@ -30,13 +30,13 @@ class SSIMConvention:
         return 7 if self.window == "uniform" else 11
 
     def __str__(self) -> str:
-        """Words for a report."""
+        """Text for a report."""
         return f"{self.window} {self.size}x{self.size} window, data range {self.data_range:g}"
 
 
 CONVENTIONS = {
     "uniform": SSIMConvention("uniform", 255),
-    # A library's default range for float pictures, which the published tables were made with.
+    # A library's default range for float pictures; the published tables use it.
     "printed": SSIMConvention("uniform", 2),
     "wang": SSIMConvention("gaussian", 255),
 }
@@ -72,7 +72,7 @@ def _similarity(source: Grey, fused: Grey, convention: SSIMConvention) -> float:
 def structural_similarity(ir: Image, vi: Image, fused: Image, convention: SSIMConvention = DEFAULT) -> float:
     """SSIM(ir, fused) + SSIM(vi, fused), -2..2; 2 for three identical pictures, constant ones included.
 
-    Mean over the windows that lie inside the picture. Needs 7 (gaussian: 11) pixels a side; raises ValueError
+    Mean over the windows that lie inside the picture. Needs 7 (gaussian: 11) pixels per side; raises ValueError
     otherwise and as ``images.as_triple`` says.
 
     Source: Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to structural

@@ -1,4 +1,4 @@
-"""What a still metric does not see: noise that a network passes on, and grids that its layout leaves.
+"""Metrics of noise gain and block-grid artefacts, which still-picture metrics miss.
 
 Pictures are grey H×W, float in 0..255.
 """
@@ -15,27 +15,27 @@ Fuse = Callable[[npt.NDArray[np.float32], npt.NDArray[np.float32]], npt.NDArray[
 """ir, vi → fused; H×W in [0, 1] each."""
 
 NEIGHBOURS = range(3, 11)
-"""Distance in frequency steps of what a grid's line is compared with: beyond the window's own width."""
+"""Distances, in frequency bins, of the neighbours that a line is compared with; beyond the width of the window."""
 
 
 def grid_energy(picture: npt.NDArray[np.generic], period: int) -> float:
-    """How far the power at a grid's frequency stands out of its neighbours', in decibels; about 0 without a grid.
+    """Power at the frequency of a grid relative to its neighbours, in decibels; about 0 without a grid.
 
     A network that works on blocks of `period` pixels can leave their borders in the picture: lines in the
-    spectrum at 1/period cycles a pixel, along either axis. The higher of the two axes counts. A line that is
-    in the sources too, as a thermal sensor's columns can be, is not the network's: compare with theirs.
+    spectrum at 1/period cycles per pixel. The larger of both axes counts. A source can have such a line too,
+    for example from the columns of a thermal sensor: compare with the sources.
 
-    Raises ValueError for a period under 2 or a picture with less than 16 periods a side.
+    Raises ValueError for a period under 2 or a picture with less than 16 periods per side.
     """
     if period < 2 or min(picture.shape) < 16 * period:
         raise ValueError(
-            f"period {period}, picture {picture.shape}: expected 2 or more, and at least 16 periods a side"
+            f"period {period}, picture {picture.shape}: expected 2 or more, and at least 16 periods per side"
         )
     return max(_line(np.asarray(side, np.float64), period) for side in (picture, picture.T))
 
 
 def _line(picture: Float, period: int) -> float:
-    width = picture.shape[1] // period * period  # the grid's frequency falls on a step of the spectrum
+    width = picture.shape[1] // period * period  # so that the grid's frequency is a bin of the spectrum
     part = picture[:, :width]
     window = np.hanning(width)
     spectrum = np.abs(np.fft.rfft((part - part.mean(1, keepdims=True)) * window, axis=1)) ** 2
@@ -53,10 +53,10 @@ def noise_gain(
     frames: int = 8,
     seed: int = 0,
 ) -> float:
-    """Temporal noise of the fused picture of a static scene, as a multiple of the noise that both sources have.
+    """Temporal noise of the fused picture of a static scene, relative to the noise of both sources.
 
-    Each frame is the pair with fresh Gaussian noise of standard deviation `sigma` (of [0, 1]). The mean of two
-    pictures gives 0.71, either of them 1, their sum 1.4. Clipped pixels have less: scenes differ.
+    Each frame is the pair with new Gaussian noise of standard deviation `sigma` (of [0, 1]). The mean of two
+    pictures gives 0.71, one of them 1, their sum 1.4. Clipped pixels have less noise, so scenes differ.
 
     Raises ValueError for fewer than two frames or no noise.
     """

@@ -6,13 +6,10 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ufuser.benchmarks.quality.registry import METRICS, RANKED, mean_rank
-from ufuser.runtime.errors import InputError
 
 MEAN_RANK = "mean rank"
 
@@ -36,7 +33,7 @@ def _digits(column: str) -> int:
 
 
 def to_text(table: Mapping[str, Mapping[str, float]], notes: Sequence[str]) -> str:
-    """Aligned columns in plain ASCII, the best of each column marked by an asterisk, notes underneath."""
+    """Aligned columns in plain ASCII, with an asterisk at the best of each column and notes below."""
     columns = list(next(iter(table.values())))
     best = {column: _best(table, column) for column in columns}
     rows = [["method", *(f"{column} " for column in columns)]]
@@ -55,7 +52,7 @@ def to_text(table: Mapping[str, Mapping[str, float]], notes: Sequence[str]) -> s
     ]
     lower = [name for name, (_, higher_is_better) in METRICS.items() if not higher_is_better]
     legend = [
-        f"* best of its column; lower is better for {', '.join([*lower, MEAN_RANK])}",
+        f"* best in its column; lower is better for {', '.join([*lower, MEAN_RANK])}",
         f"{MEAN_RANK}: mean of the ranks in {', '.join(RANKED)} among these {len(table)} methods",
     ]
     return "\n".join([*(line.rstrip() for line in lines), "", *legend, *notes])
@@ -71,7 +68,7 @@ def to_json(
     measured: Mapping[str, Mapping[str, Mapping[str, float]]],
     conventions: Mapping[str, Any],
 ) -> str:
-    """Means, mean ranks and the values of every pair, with the conventions they were made under.
+    """Means, mean ranks and the values of every pair, with their conventions.
 
     Infinite values (PSNR of identical pictures) become null.
     """
@@ -90,7 +87,7 @@ def to_json(
 
 
 def to_csv(table: Mapping[str, Mapping[str, float]]) -> str:
-    """One line a method: its name, the mean of each metric, the mean rank."""
+    """One line per method: its name, the mean of each metric, the mean rank."""
     columns = list(next(iter(table.values())))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -98,22 +95,3 @@ def to_csv(table: Mapping[str, Mapping[str, float]]) -> str:
     for method, row in table.items():
         writer.writerow([method, *(f"{row[column]:.6g}" for column in columns)])
     return buffer.getvalue()
-
-
-def check_writable(path: Path, option: str) -> None:
-    """Raise InputError, before the work is done, where a file cannot be written."""
-    if path.is_dir() or not path.parent.is_dir():
-        raise InputError(
-            f"{option} was given {path}; a file in an existing folder is expected: create the folder"
-            f" {path.parent} or choose another path"
-        )
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and move it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

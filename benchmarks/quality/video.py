@@ -22,7 +22,7 @@ SMALLEST_SIDE = 16
 
 
 def _steps(frames: Iterable[Frames]) -> Iterator[tuple[Frames, Frames]]:
-    """Each frame with the one after it."""
+    """Consecutive pairs of frames."""
     iterator = iter(frames)
     previous = next(iterator, None)
     if previous is None:
@@ -33,11 +33,10 @@ def _steps(frames: Iterable[Frames]) -> Iterator[tuple[Frames, Frames]]:
 
 
 def flicker(ir: Iterable[Image], vi: Iterable[Image], fused: Iterable[Image]) -> float:
-    """Flicker of the mean level beyond that of the sources, in grey levels a frame; 0 at best.
+    """Flicker of the mean level beyond that of the sources, in grey levels per frame; 0 is best.
 
-    Mean over consecutive frames of max(0, |Δ mean(fused)| − max(|Δ mean(ir)|, |Δ mean(vi)|)): a step that a
-    source made is not held against the fused video. This project's own definition, for what a per-frame
-    stretch does.
+    Mean over consecutive frames of max(0, |Δ mean(fused)| − max(|Δ mean(ir)|, |Δ mean(vi)|)), so
+    that a step of a source does not count. This project's own definition; it detects a per-frame stretch.
 
     Raises ValueError for fewer than two frames, for streams of different length or frame size, and as
     ``images.as_grey`` says.
@@ -59,27 +58,27 @@ def flicker(ir: Iterable[Image], vi: Iterable[Image], fused: Iterable[Image]) ->
 
 @dataclass(frozen=True)
 class WarpingOptions:
-    """How the flow is found and trusted."""
+    """Settings of the optical flow and its consistency check."""
 
     preset: int = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
     """OpenCV's preset of the DIS optical flow."""
 
     consistency: float = 1.0
-    """Largest distance in pixels between a point and where forward, then backward flow bring it to."""
+    """Largest distance in pixels between a point and its position after forward and backward flow."""
 
 
 @dataclass(frozen=True)
 class WarpingError:
-    """A warping error and how much of the video it speaks for."""
+    """A warping error and the share of the video that it covers."""
 
     error: float
-    """Mean absolute difference in grey levels; 0 at best."""
+    """Mean absolute difference in grey levels; 0 is best."""
 
     coverage: float
-    """Share of all pixels, 0..1, whose flow was consistent; a low one (cuts, noise) makes the error weak."""
+    """Share of all pixels, 0..1, with consistent flow. If it is low (cuts, noise), the error means little."""
 
 
-def _at_rest(height: int, width: int) -> npt.NDArray[np.float32]:
+def _zero_flow(height: int, width: int) -> npt.NDArray[np.float32]:
     return np.zeros((height, width, 2), dtype=np.float32)
 
 
@@ -98,7 +97,7 @@ def _consistent(
 
 
 class NoFlowError(ValueError):
-    """No pixel of the stream that guides has consistent flow."""
+    """No pixel of the guiding stream has consistent flow."""
 
 
 def warping_error(
@@ -106,13 +105,13 @@ def warping_error(
 ) -> WarpingError:
     """Mean |F_t − warp(F_t+1)| over the pixels with consistent flow, all frames together ("flowD-like").
 
-    The flow from t to t+1 and back is that of the visible stream, by OpenCV's DIS; a pixel counts where its
-    target lies inside the picture and forward and backward flow agree within ``options.consistency`` pixels.
-    Where the visible camera sees no motion of the scene, in smoke, what infrared sees through it moves against
-    that flow and counts as error: give infrared in its place, and compare the coverages.
+    The flow from t to t+1 and back comes from the visible stream, by OpenCV's DIS. A pixel counts if its target
+    lies inside the picture and forward and backward flow agree within ``options.consistency`` pixels. In smoke
+    the visible camera sees no motion, and the motion in infrared counts as error: pass infrared as the guide
+    instead and compare the coverages.
 
     Raises ValueError for fewer than two frames, for streams of different length or frame size and as
-    ``images.as_grey`` says, NoFlowError where no pixel of the video has consistent flow. Needs 16 pixels a side.
+    ``images.as_grey`` says, NoFlowError if no pixel has consistent flow. Needs 16 pixels per side.
 
     Source: warping error of Lai et al., "Learning blind video temporal consistency", ECCV 2018; used for
     fusion as flowD by TemCoCo (ICCV 2025), which takes a learned flow, hence "-like". Flow: Kroeger et al.,
@@ -131,9 +130,9 @@ def warping_error(
             )
         require_side(visible, SMALLEST_SIDE, "the warping error")
         height, width = visible.shape
-        # DIS starts from the flow it is given: from rest, each time.
-        forward = np.asarray(dis.calc(visible, next_visible, _at_rest(height, width)), dtype=np.float32)
-        backward = np.asarray(dis.calc(next_visible, visible, _at_rest(height, width)), dtype=np.float32)
+        # DIS starts from the flow that it gets: always zero here.
+        forward = np.asarray(dis.calc(visible, next_visible, _zero_flow(height, width)), dtype=np.float32)
+        backward = np.asarray(dis.calc(next_visible, visible, _zero_flow(height, width)), dtype=np.float32)
         y, x = np.mgrid[0:height, 0:width].astype(np.float32)
         target = np.asarray(np.dstack((x, y)) + forward, dtype=np.float32)
         mask = _consistent(forward, backward, target, chosen.consistency)
@@ -153,7 +152,7 @@ def warping_error(
         )
     if counted == 0:
         raise NoFlowError(
-            "no pixel of the guiding (visible) stream has consistent flow; the warping error of such a video means"
-            " nothing: give consecutive frames of one scene"
+            "no pixel of the guiding (visible) stream has consistent flow, so the warping error is undefined:"
+            " give consecutive frames of one scene"
         )
     return WarpingError(total / counted, counted / pixels)

@@ -25,7 +25,7 @@ def _blur(image: Float, window: int) -> Float:
 
 
 def _fidelity(reference: Grey, distorted: Grey) -> float:
-    """Information that ``distorted`` keeps of ``reference``, divided by what ``reference`` holds."""
+    """Share of the information in ``reference`` that ``distorted`` preserves."""
     a, b = reference.astype(np.float64), distorted.astype(np.float64)
     kept = held = 0.0
     for scale, window in enumerate(WINDOWS):
@@ -57,7 +57,7 @@ def visual_information_fidelity(ir: Image, vi: Image, fused: Image) -> float:
     """VIF(ir, fused) + VIF(vi, fused): 2 for three identical pictures, 0 where nothing is kept.
 
     Four scales with Gaussian windows 17, 9, 5, 3 (σ = window/5), σ_n² = 2, base-10 logarithms; filters
-    without padding. A constant source holds no information, of which nothing can be lost: it counts 1.
+    without padding. A constant source has no information to lose and counts 1.
     Amplified contrast can push the value above 2.
 
     Needs 41 pixels a side; raises ValueError otherwise and as ``images.as_triple`` says.

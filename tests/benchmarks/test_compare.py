@@ -71,4 +71,4 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(a), str(tmp_path / "gone.json")]) == 2
     assert "cannot read" in capsys.readouterr().err
     assert main(["compare", str(a), str(a)]) == 0
-    assert "nothing was measured in both" in capsys.readouterr().out
+    assert "the files have no contender in common" in capsys.readouterr().out

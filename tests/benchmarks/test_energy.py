@@ -177,4 +177,4 @@ def test_a_gpus_meter_is_not_used_for_the_processor(
 ) -> None:
     monkeypatch.setattr(energy, "find_meter", lambda: Nvml(FakeNvml(counts=True)))
     assert main(["energy", "--size", "64x96"]) == 0
-    assert "does not see the processor" in capsys.readouterr().out
+    assert "does not measure the processor" in capsys.readouterr().out

@@ -147,13 +147,13 @@ def _nothing(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "arguments", "words"),
     [
-        (_remove_ir, [], ["--ir", "no folder"]),
+        (_remove_ir, [], ["--ir", "is not a folder"]),
         (_rename_all, [], ["no file name in common", "other_a", "rename"]),
         (_other_size, [], ["56x40", "56x48", "one size", "b.png"]),
         (_garbage, [], ["b.bmp", "decode", "10 bytes"]),
         (_nothing, ["--fused", "nameless"], ["nameless", "NAME=DIR"]),
         (_nothing, ["--list", "{folder}/missing"], ["--list", "missing"]),
-        (_nothing, ["--csv", "{folder}/missing/out.csv"], ["--csv", "existing folder"]),
+        (_nothing, ["--csv", "{folder}/missing/out.csv"], ["cannot write", "there is no folder"]),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

@@ -86,8 +86,8 @@ def test_ratios_are_of_contenders_that_took_turns() -> None:
     assert sorted(ratios[:2]) == ["", "3.00×"], "one of the first two was alone in its run"
     assert ratios[2:] == ["3.00×", "1.00×", "1.00×"]
     assert "5 or 7 repetitions each." in table.notes
-    assert any("A row for each run" in note for note in table.notes)
-    assert not any("A row for each run" in note for note in latency_tables(rows[0])[0].notes)
+    assert any("One row per run" in note for note in table.notes)
+    assert not any("One row per run" in note for note in latency_tables(rows[0])[0].notes)
 
 
 def given(tmp_path: Path) -> dict[str, Path]:
@@ -303,7 +303,7 @@ def test_simulated_pictures(files: dict[str, Path], monkeypatch: pytest.MonkeyPa
         (["--results", "RESULTS", "--quality", "table.json"], "--quality table.json: expected NAME=PATH"),
         (["--results", "RESULTS", "--ir", "somewhere"], "--ir and --vi: expected both"),
         (["--results", "RESULTS", "--fused", "a=b"], "expected --ir and --vi too"),
-        (["--results", "EMPTY"], "hold nothing to show"),
+        (["--results", "EMPTY"], "the results are empty"),
     ],
 )
 def test_bad_input(

@@ -105,7 +105,7 @@ def test_a_stream_without_flow_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
         ({"--frames": "1"}, "--frames 1: expected at least 2"),
         ({"--model": "nobody"}, "unknown model 'nobody'"),
         ({"--vi": "gone.avi"}, "no file gone.avi"),
-        ({"--json": "gone/rows.json"}, "--json"),
+        ({"--json": "gone/rows.json"}, "cannot write gone/rows.json"),
     ],
 )
 def test_bad_input_is_one_line(
