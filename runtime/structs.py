@@ -64,7 +64,7 @@ def load_json(path: Path, kind: type[T], dec_hook: DecHook | None = None) -> T:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The table of a TOML file. Raises InputError for a file that cannot be read or is no TOML."""
-    return parse_toml(_text(path, "TOML"), str(path))
+    return parse_toml(read_text(path, "TOML"), str(path))
 
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
 
 def read_json(path: Path) -> Any:
     """The value of a JSON file. Raises InputError for a file that cannot be read or is no JSON."""
-    return parse_json(_text(path, "JSON"), str(path))
+    return parse_json(read_text(path, "JSON"), str(path))
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
@@ -97,7 +97,8 @@ def parse_json(text: str | bytes, where: str) -> Any:
         raise InputError(f"{where} is not JSON: {_first_line(e)}") from None
 
 
-def _text(path: Path, language: str) -> str:
+def read_text(path: Path, language: str) -> str:
+    """A UTF-8 file. Raises InputError for one that cannot be read or is too large; `language` is for its message."""
     try:
         if not path.is_file():
             what = "it is a folder" if path.is_dir() else "no such file"
@@ -132,6 +133,9 @@ def _explained(message: str, kind: Any, values: Any) -> str:
     missing = re.fullmatch(r"Object missing required field `(.*)`", what, re.DOTALL)
     if missing:
         return f"the key '{'.'.join([*steps, missing[1]])}' is missing"
+    choices = getattr(_type_at(kind, steps), "values", ())
+    if what.startswith("Invalid enum value") and choices:
+        what = f"expected one of {', '.join(map(str, choices))}"
     what = re.sub(r"`([\w |]+)`", lambda m: _in_words(m[1]), what).replace("Expected", "expected", 1)
     given = _given(values, steps)
     return f"{place} is {given}: {what}" if place and given else f"{place}: {what}" if place else what
@@ -158,16 +162,19 @@ def _given(values: Any, steps: list[str]) -> str:
 
 def _keys(kind: Any, steps: list[str]) -> list[str]:
     """The keys that a struct has at a place; empty where that is no struct."""
+    return [field.encode_name for field in _fields(_type_at(kind, steps))]
+
+
+def _type_at(kind: Any, steps: list[str]) -> Any:
+    """msgspec's description of the type at a place; None where it is not described."""
     found: Any = msgspec.inspect.type_info(kind)
-    for step in [*steps, None]:
-        options = getattr(found, "types", (found,))  # a union's members
-        structs = [option for option in options if isinstance(option, msgspec.inspect.StructType)]
-        if len(structs) != 1:
-            return []
-        if step is None:
-            return [field.encode_name for field in structs[0].fields]
-        named = [field.type for field in structs[0].fields if field.encode_name == step]
-        if not named:
-            return []
-        found = named[0]
-    return []
+    for step in steps:
+        found = next((field.type for field in _fields(found) if field.encode_name == step), None)
+    return found
+
+
+def _fields(kind: Any) -> tuple[Any, ...]:
+    """The fields of a struct, or of the only struct among the members of a union."""
+    members = getattr(kind, "types", (kind,))
+    structs = [member for member in members if isinstance(member, msgspec.inspect.StructType)]
+    return structs[0].fields if len(structs) == 1 else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import pytest
@@ -15,6 +15,7 @@ from ufuser.runtime.structs import convert, load_json, load_toml, parse_json, pa
 class Optim(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     steps: Annotated[int, msgspec.Meta(ge=1)]
     rate: float = 1e-4
+    schedule: Literal["cosine", "halving"] = "cosine"
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,6 +38,10 @@ def test_what_fits_becomes_a_struct(tmp_path: Path) -> None:
         ({"optim": {"steps": 0}}, "here: optim.steps is 0: expected a whole number >= 1"),
         ({"optim": {"steps": True}}, "here: optim.steps is True: expected a whole number, got true or false"),
         ({"optim": {"stesp": 1}}, "here: unknown key 'optim.stesp' (did you mean 'steps'?)"),
+        (
+            {"optim": {"steps": 1, "schedule": "x"}},
+            "here: optim.schedule is 'x': expected one of cosine, halving",
+        ),
         ({"optim": {"steps": 1}, "zzz": 1}, "here: unknown key 'zzz', expected optim, names, limit"),
         ({"optim": {}}, "here: the key 'optim.steps' is missing"),
         ({"optim": {"steps": 1}, "names": [1]}, "here: names.0 is 1: expected text, got a whole number"),
