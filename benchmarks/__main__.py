@@ -1,61 +1,44 @@
-"""``ufuser bench <subcommand>``: every subcommand is a module with ``add_parser`` and ``run``."""
+"""`ufuser bench`: a table of measurements, each imported only when it is run."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from ufuser.benchmarks import (
-    calibration,
-    compare,
-    cost_command,
-    energy,
-    latency,
-    peak,
-    report,
-    results,
-    stream,
-    video,
-)
-from ufuser.benchmarks.quality import command as quality
-from ufuser.runtime.errors import InputError
-from ufuser.runtime.pipes import ends_with_its_reader
-
-BAD_INPUT = 2
+from ufuser.runtime.command import Command, Parser, add_commands, run_command
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """The command line; each subcommand sets ``run``, a function of the arguments to an exit code."""
-    parser = argparse.ArgumentParser(prog="ufuser bench", description="Measure fusion networks.")
-    subparsers = parser.add_subparsers(title="subcommands", required=True, metavar="SUBCOMMAND")
-    for subcommand in (
-        quality,
-        cost_command,
-        latency,
-        peak,
-        energy,
-        compare,
-        report,
-        results,
-        stream,
-        calibration,
-        video,
-    ):
-        subcommand.add_parser(subparsers)
+def _bench(module: str, help: str) -> Command:
+    return Command(f"ufuser.benchmarks.{module}", help, "bench")
+
+
+COMMANDS = {
+    "quality": _bench("quality.command", "quality metrics of fused pictures"),
+    "cost": _bench(
+        "cost_command", "parameters, MACs and bytes, published figures compared with recomputed ones"
+    ),
+    "latency": _bench("latency", "time models and engines against their peers"),
+    "peak": _bench("peak", "measured peak of convolution and copy, and the share reached"),
+    "energy": _bench("energy", "millijoules per frame, on a Jetson or an NVIDIA GPU"),
+    "compare": _bench("compare", "find slowdowns between two results files"),
+    "report": _bench("report", "write results as one HTML page and as Markdown"),
+    "schema": _bench("results", "write the JSON Schema of results files"),
+    "stream": _bench("stream", "time a whole stream against its model alone"),
+    "calibration": _bench("calibration", "measure `ufuser calibrate` against a known ground truth"),
+    "video": _bench("video", "flicker, warping error, noise and grids of fused video"),
+}
+
+
+def get_parser(prog: str = "ufuser bench") -> Parser:
+    """The command line, apart from its execution."""
+    parser = Parser(prog=prog, description="Measure fusion networks.")
+    add_commands(parser, COMMANDS)
     return parser
 
 
-@ends_with_its_reader
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand; bad input is one line on stderr and exit code 2."""
-    args = get_parser().parse_args(argv)
-    try:
-        code: int = args.run(args)
-    except InputError as error:
-        print(f"ufuser bench: {error}", file=sys.stderr)
-        return BAD_INPUT
-    return code
+    """Run one measurement; the exit code."""
+    return run_command(get_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from ufuser.runtime.calibration.fit import Start, fit
 from ufuser.runtime.calibration.grab import Wish, grab_frames, grab_pairs
 from ufuser.runtime.calibration.offset import Recording, find_offset
 from ufuser.runtime.calibration.refine import refine, rough_start
+from ufuser.runtime.command import Parser
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
 from ufuser.runtime.images import as_uint8, read_image
@@ -41,11 +42,9 @@ _KEPT = 0.9
 _SIZE, _ASKEW = (640, 480), "fov=40&yaw=1&pitch=-0.7&roll=1.5&k1=-0.2"
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "calibration", help="measure ufuser calibrate against a known ground truth"
-    )
+def get_parser(prog: str) -> Parser:
+    """The command line, apart from its execution."""
+    parser = Parser(prog=prog, description="Measure ufuser calibrate against a known ground truth.")
     parser.add_argument("what", choices=("sim", "pairs", "offset"))
     parser.add_argument("--ir", help="folder of registered pictures, or a video")
     parser.add_argument("--vi", help="visible folder with the same names, or a video")
@@ -59,6 +58,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     parser.set_defaults(run=run)
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

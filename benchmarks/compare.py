@@ -11,6 +11,7 @@ import numpy as np
 
 from ufuser.benchmarks.results import Latency, Results, read
 from ufuser.benchmarks.sizes import as_text
+from ufuser.runtime.command import Parser
 
 _BLOCKS = 8
 _SMALLEST_BLOCK = 3
@@ -59,12 +60,13 @@ def changes(before: Results, after: Results) -> list[Change]:
     ]
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser("compare", help="find slowdowns between two results files")
+def get_parser(prog: str) -> Parser:
+    """The command line, apart from its execution."""
+    parser = Parser(prog=prog, description="Find slowdowns between two results files.")
     parser.add_argument("before", type=Path, metavar="A.json")
     parser.add_argument("after", type=Path, metavar="B.json")
     parser.set_defaults(run=run)
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from ufuser.benchmarks.audit import PARAMETERS, TOLERANCE, audit, weights_used
 from ufuser.benchmarks.cost import GraphCost, cost_of
 from ufuser.benchmarks.results import Audited, Cost, OperatorShare, Results, write
 from ufuser.benchmarks.sizes import Size, as_text, parse_size, parse_sizes
+from ufuser.runtime.command import Parser
 from ufuser.runtime.files import require_writable
 from ufuser.runtime.models import find_model
 
@@ -20,10 +21,10 @@ _MIB = 1 << 20
 _WIDTH = 116
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "cost", help="parameters, MACs and bytes; printed figures compared with recomputed ones"
+def get_parser(prog: str) -> Parser:
+    """The command line, apart from its execution."""
+    parser = Parser(
+        prog=prog, description="Parameters, MACs and bytes; printed figures compared with recomputed ones."
     )
     parser.add_argument(
         "--models",
@@ -38,6 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--no-audit", action="store_true", help="count the models only; needs no PyTorch")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     parser.set_defaults(run=run)
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 
 from ufuser.benchmarks.results import Energy, Results, write
 from ufuser.benchmarks.sizes import Size, as_text, parse_size
+from ufuser.runtime.command import Parser
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable
 
@@ -213,9 +214,9 @@ def measure(meter: Meter, fuse: Callable[[], object], load: Load, idle_s: float,
     return Energy(load.engine, load.model, load.size, load.threads, meter.name, idle, busy, frames, seconds)
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser("energy", help="millijoules per frame, on a Jetson or an NVIDIA GPU")
+def get_parser(prog: str) -> Parser:
+    """The command line, apart from its execution."""
+    parser = Parser(prog=prog, description="Millijoules per frame, on a Jetson or an NVIDIA GPU.")
     parser.add_argument("--model", default="ufuser", help="shipped model or ONNX file (default: ufuser)")
     parser.add_argument("--engine", default="onnxruntime", help="(default: onnxruntime)")
     parser.add_argument("--size", default="480x640", metavar="HxW", help="(default: 480x640)")
@@ -224,6 +225,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--busy", type=float, default=20, metavar="SECONDS", help="(default: 20)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     parser.set_defaults(run=run)
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -30,6 +30,7 @@ from ufuser.benchmarks.results import Error, Latency, Results
 from ufuser.benchmarks.sizes import Size, as_text, parse_sizes
 from ufuser.benchmarks.worker import COMPILED, EAGER, PEERS, PLAIN, SIMPLE, Spec, spec_argument
 from ufuser.export.onnx_file import add_metadata, load_onnx, metadata_of
+from ufuser.runtime.command import Parser
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.models import find_model
 from ufuser.runtime.progress import Progress
@@ -46,9 +47,9 @@ TITLES = {
 REFERENCE = "PyTorch eager, not rewritten"
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser("latency", help="time models and engines against their peers")
+def get_parser(prog: str) -> Parser:
+    """The command line, apart from its execution."""
+    parser = Parser(prog=prog, description="Time models and engines against their peers.")
     parser.add_argument("--ir", type=Path, help="folder of infrared pictures (default: random pictures)")
     parser.add_argument("--vi", type=Path, help="folder of visible pictures with the same names")
     parser.add_argument("--list", type=Path, help="file of stems to use, one per line (default: all)")
@@ -82,6 +83,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--profile", action="store_true", help="also time each operator type")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
     parser.set_defaults(run=run)
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -32,6 +32,7 @@ from ufuser.benchmarks.results import (
     write,
 )
 from ufuser.benchmarks.sizes import as_text
+from ufuser.runtime.command import Parser
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable
 
@@ -220,11 +221,9 @@ def _shortest(step: Callable[[], object], seconds: float) -> float:
     return min(times)
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser(
-        "peak", help="measured peak of convolution and copy, and the share reached"
-    )
+def get_parser(prog: str) -> Parser:
+    """The command line, apart from its execution."""
+    parser = Parser(prog=prog, description="Measured peak of convolution and copy, and the share reached.")
     parser.add_argument("--threads", default="1,2", metavar="N,…", help="(default: 1,2)")
     parser.add_argument("--seconds", type=float, default=0.5, help="measuring time per layer (default: 0.5)")
     parser.add_argument(
@@ -237,6 +236,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     parser.set_defaults(run=run)
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 
 from ufuser.benchmarks.quality.command import listed_names
 from ufuser.benchmarks.results import merge, read, read_quality
+from ufuser.runtime.command import Parser
 from ufuser.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from ufuser.benchmarks.report_panels import Panel
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser("report", help="write results as one HTML page and as Markdown")
+def get_parser(prog: str) -> Parser:
+    """The command line, apart from its execution."""
+    parser = Parser(prog=prog, description="Write results as one HTML page and as Markdown.")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument(
         "--results",
@@ -55,6 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--model", default="ufuser", help="model that fuses the shown pairs (default: ufuser)"
     )
     parser.set_defaults(run=run)
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from ufuser.runtime.command import Parser
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
 from ufuser.runtime.machine import Machine, versions
@@ -327,11 +328,12 @@ def json_schema() -> bytes:
     return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Results)), indent=1) + b"\n"
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser("schema", help="write the JSON Schema of results files")
+def get_parser(prog: str) -> Parser:
+    """The command line, apart from its execution."""
+    parser = Parser(prog=prog, description="Write the JSON Schema of results files.")
     parser.add_argument("out", type=Path, metavar="FILE.json")
     parser.set_defaults(run=run)
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

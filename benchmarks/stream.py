@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ufuser.runtime.command import Parser
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
 from ufuser.runtime.fuser import Fuser
@@ -28,9 +29,9 @@ from ufuser.runtime.streaming.options import StreamOptions
 from ufuser.runtime.streaming.session import session
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the subcommand."""
-    parser = subparsers.add_parser("stream", help="time a whole stream against its model alone")
+def get_parser(prog: str) -> Parser:
+    """The command line, apart from its execution."""
+    parser = Parser(prog=prog, description="Time a whole stream against its model alone.")
     parser.add_argument("--model", default="ufuser", help="shipped model or ONNX file (default: ufuser)")
     parser.add_argument("--engine", default="onnxruntime", help="(default: onnxruntime)")
     parser.add_argument("--threads", type=int, help="CPU threads of the engine (default: one per core)")
@@ -39,6 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each (default: 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     parser.set_defaults(run=run)
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

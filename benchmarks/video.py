@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ufuser import Fuser
 from ufuser.benchmarks.quality.steadiness import grid_energy, noise_gain
 from ufuser.benchmarks.quality.video import NoFlowError, flicker, warping_error
+from ufuser.runtime.command import Parser
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable, write_bytes
 from ufuser.runtime.models import find_model
@@ -27,11 +28,10 @@ PERIODS = (2, 4, 8)
 _NOISE = 0.02
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the subcommand ``video``."""
-    parser = subparsers.add_parser(
-        "video",
-        help="flicker, warping error, noise and grids of fused video",
+def get_parser(prog: str) -> Parser:
+    """The command line, apart from its execution."""
+    parser = Parser(
+        prog=prog,
         description="Fuse a pair of videos with each model and measure temporal stability: warping error by the flow "
         "of each stream (use the one with high coverage), flicker of the mean level beyond the sources, noise gain "
         f"on a static first frame (sigma {_NOISE}), and block-grid lines in the spectrum.",
@@ -51,6 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one per core)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
     parser.set_defaults(run=run)
+    return parser
 
 
 def _luma(path: Path, count: int) -> list[Grey]:

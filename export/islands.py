@@ -32,9 +32,9 @@ from ufuser.export.fidelity import (
 from ufuser.export.precision import ISLANDS, PSNR_FLOOR, Float32Island, to_half
 from ufuser.export.rewrite import rewrite
 from ufuser.export.rewrite_fnet import DeployedFNet
+from ufuser.runtime.command import Parser, run_command
 from ufuser.runtime.engines.profiles import Extent
 from ufuser.runtime.errors import InputError
-from ufuser.runtime.pipes import ends_with_its_reader
 from ufuser.runtime.shapes import MULTIPLE
 from ufuser.train.checkpoint import load_model
 
@@ -182,9 +182,9 @@ def _middle(sample: Sample, height: int, width: int) -> Sample:
     return Sample(sample.name, ir, vi, height, width)
 
 
-def get_parser() -> argparse.ArgumentParser:
+def get_parser(prog: str = "python -m ufuser.export.islands") -> Parser:
     """The command line, apart from its execution."""
-    parser = argparse.ArgumentParser(prog="python -m ufuser.export.islands", description=__doc__)
+    parser = Parser(prog=prog, description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="safetensors written by `python -m ufuser.train`")
     parser.add_argument("--pairs", type=Path, required=True, metavar="DIR", help="real pairs, DIR/ir, DIR/vi")
     parser.add_argument(
@@ -198,6 +198,7 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="BxHxW",
         help="size of black, white and noise (default: %(default)s)",
     )
+    parser.set_defaults(run=run)
     return parser
 
 
@@ -223,17 +224,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-@ends_with_its_reader
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    args = get_parser().parse_args(argv)
-    try:
-        return run(args)
-    except InputError as e:
-        print(f"error: {' '.join(str(e).splitlines())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return run_command(get_parser(), argv)
 
 
 if __name__ == "__main__":

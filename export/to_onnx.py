@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import sys
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,8 +31,9 @@ from ufuser.export.precision import PRECISIONS, to_half
 from ufuser.export.rewrite import rewrite
 from ufuser.export.rewrite_fnet import thresholds, with_parts
 from ufuser.export.simplify import constant_reshapes
+from ufuser.runtime.command import Parser, run_command
 from ufuser.runtime.errors import InputError
-from ufuser.runtime.pipes import ends_with_its_reader
+from ufuser.runtime.progress import timed_printer
 from ufuser.runtime.shapes import MULTIPLE
 from ufuser.train.checkpoint import load_model, write_atomically
 from ufuser.train.models.fnet import FNet
@@ -242,10 +242,10 @@ def _describe(
     onnx.helper.set_model_props(proto, notes)
 
 
-def get_parser() -> argparse.ArgumentParser:
+def get_parser(prog: str = "ufuser export") -> Parser:
     """The command line, apart from its execution."""
-    parser = argparse.ArgumentParser(
-        prog="ufuser-export", description="Export a trained checkpoint to ONNX and check it against PyTorch."
+    parser = Parser(
+        prog=prog, description="Export a trained checkpoint to ONNX and check it against PyTorch."
     )
     parser.add_argument(
         "--checkpoint", type=Path, required=True, help="safetensors written by `python -m ufuser.train`"
@@ -275,39 +275,32 @@ def get_parser() -> argparse.ArgumentParser:
         "--crops", type=int, default=48, help="to calibrate int8 with, 32 or more (default: 48)"
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=run)
     return parser
 
 
-@ends_with_its_reader
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    args = get_parser().parse_args(argv)
-    start = time.perf_counter()
-
-    def say(line: str) -> None:
-        print(f"[{time.perf_counter() - start:5.1f} s] {line}", file=sys.stderr, flush=True)
-
+def run(args: argparse.Namespace) -> int:
+    """Carry out the command line; the exit code. Raises InputError."""
     lowering = Lowering(args.precision, args.calibration, args.validation, args.int8_for, args.crops)
-    try:
-        made = export(args.checkpoint, args.out, args.model, args.opset, say, lowering)
-    except InputError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    made = export(args.checkpoint, args.out, args.model, args.opset, timed_printer(), lowering)
     if args.json:
         print(json.dumps(made.__dict__ | {"out": str(made.out)}))
-    else:
-        print(
-            f"{made.out}: {made.precision}, {made.nodes} nodes, {made.size / 1e6:.1f} MB, "
-            f"{made.macs_per_pixel * 264 * 400 / 1e9:.2f} GMACs at 264x400, "
-            + (
-                f"largest difference from PyTorch {made.largest_error:.1e}"
-                if made.psnr_db is None
-                else f"{made.psnr_db:.1f} dB against fp32, largest difference {made.largest_error:.1e}"
-            )
+        return 0
+    print(
+        f"{made.out}: {made.precision}, {made.nodes} nodes, {made.size / 1e6:.1f} MB, "
+        f"{made.macs_per_pixel * 264 * 400 / 1e9:.2f} GMACs at 264x400, "
+        + (
+            f"largest difference from PyTorch {made.largest_error:.1e}"
+            if made.psnr_db is None
+            else f"{made.psnr_db:.1f} dB against fp32, largest difference {made.largest_error:.1e}"
         )
+    )
     return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run_command(get_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -8,27 +8,27 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from ufuser.export.tensorrt_build import adopt, build, find_device, up_to_date
 from ufuser.export.tensorrt_plan import BuildFlags, Plan, describe, kept_place, make_plan
+from ufuser.runtime.command import Parser, run_command
 from ufuser.runtime.engines.manifest import DeviceFacts, Manifest
 from ufuser.runtime.engines.profiles import Extent, Profile
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
-from ufuser.runtime.pipes import ends_with_its_reader
+from ufuser.runtime.progress import timed_printer
 
 _DEFAULT = Profile(Extent(1, 256, 320), Extent(1, 480, 640), Extent(1, 1080, 1920))
 
 
-def get_parser() -> argparse.ArgumentParser:
+def get_parser(prog: str = "ufuser build") -> Parser:
     """The command line, apart from its execution."""
     defaults = BuildFlags()
-    parser = argparse.ArgumentParser(
-        prog="ufuser-build",
+    parser = Parser(
+        prog=prog,
         description="Build a TensorRT engine from an exported ONNX file, for the GPU of this machine.",
         epilog="Repeat --min, --opt, --max for several profiles: narrow ones run faster than a wide one.",
     )
@@ -78,6 +78,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--adopt", action="store_true", help="give the engine at --out, built by trtexec, its manifest"
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=run)
     return parser
 
 
@@ -109,8 +110,9 @@ def flags_of(args: argparse.Namespace) -> BuildFlags:
     )
 
 
-def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
+def run(args: argparse.Namespace) -> int:
     """Carry out the command line. Raises InputError."""
+    say = timed_printer()
     flags = flags_of(args)
     plan = make_plan(args.onnx, profiles_of(args), flags, args.out)
     if args.script:
@@ -177,22 +179,9 @@ def _print_manifest(plan: Plan, manifest: Manifest, as_json: bool) -> None:
     )
 
 
-@ends_with_its_reader
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    args = get_parser().parse_args(argv)
-    start = time.perf_counter()
-
-    def say(line: str) -> None:
-        print(f"[{time.perf_counter() - start:5.1f} s] {line}", file=sys.stderr, flush=True)
-
-    try:
-        return run(args, say)
-    except InputError as e:
-        print(f"error: {' '.join(str(e).splitlines())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return run_command(get_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from ufuser.export.fidelity import (
 from ufuser.export.onnx_file import load_onnx
 from ufuser.export.precision import PSNR_FLOOR
 from ufuser.export.rounds import Timing, time_rounds
+from ufuser.runtime.command import Parser, run_command
 from ufuser.runtime.contact_sheet import Row, contact_sheet
 from ufuser.runtime.engines import ENGINES, Engine, open_engine
 from ufuser.runtime.engines.manifest import Manifest
@@ -37,7 +38,6 @@ from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable
 from ufuser.runtime.images import write_image
 from ufuser.runtime.models import find_model
-from ufuser.runtime.pipes import ends_with_its_reader
 from ufuser.train.checkpoint import load_model
 
 LARGEST = 1e-4  # absolute difference allowed to a float32 network by default
@@ -198,10 +198,10 @@ def verify(
     return outcomes
 
 
-def get_parser() -> argparse.ArgumentParser:
+def get_parser(prog: str = "ufuser verify") -> Parser:
     """The command line, apart from its execution."""
-    parser = argparse.ArgumentParser(
-        prog="ufuser-verify",
+    parser = Parser(
+        prog=prog,
         description="Compare networks with the first one named: checkpoint, ONNX of any precision, engine.",
         epilog=f"ENGINE: one of {', '.join(ENGINES)}. Exit code 0: all within tolerance; 1: not; 2: bad input.",
     )
@@ -238,6 +238,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--time-shape", default="1x480x640", metavar="BxHxW", help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=20, help="turns to time (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=run)
     return parser
 
 
@@ -322,17 +323,9 @@ def _as_json(first: Contender, outcomes: list[Outcome], timings: list[Timing] | 
     }
 
 
-@ends_with_its_reader
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0 within tolerance, 1 outside, 2 bad input."""
-    args = get_parser().parse_args(argv)
-    try:
-        return run(args)
-    except InputError as e:
-        print(f"error: {' '.join(str(e).splitlines())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    """Entry point; returns the exit code."""
+    return run_command(get_parser(), argv)
 
 
 if __name__ == "__main__":

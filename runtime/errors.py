@@ -1,7 +1,35 @@
-"""The error of bad input: the command line prints its one line and exits with code 2."""
+"""The error of bad input."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(ValueError):
-    """Something the user gave cannot be used. The message says what was given, what was expected, what to do."""
+    """Bad input: the message says what was given, what was expected, and what to do.
+
+    Args:
+        message: one line. About one argument it may begin with `name=value: `; else `name: ` is put before it.
+        argument: name of the argument that the message is about. The command line shows its flag instead.
+    """
+
+    def __init__(self, message: str, argument: str | None = None) -> None:
+        if argument is not None and not message.startswith((f"{argument}=", f"{argument}: ")):
+            message = f"{argument}: {message}"
+        super().__init__(message)
+        self.argument = argument
+
+    @property
+    def reason(self) -> str:
+        """The message without `name: `."""
+        return str(self) if self.argument is None else str(self).removeprefix(f"{self.argument}: ")
+
+
+@contextmanager
+def naming(argument: str) -> Iterator[None]:
+    """Give errors raised inside the name of an argument: a value's parser does not know what it is called."""
+    try:
+        yield
+    except InputError as e:
+        raise InputError(e.reason, argument) from None

@@ -78,3 +78,13 @@ class Progress:
         self._stream.write(f"\r\x1b[K{self.line()}" if self._terminal else f"{self.line()}\n")
         self._stream.flush()
         self._drawn = True
+
+
+def timed_printer() -> Callable[[str], None]:
+    """A function that prints lines on stderr, each after the seconds since this call."""
+    began = time.perf_counter()
+
+    def print_timed(line: str) -> None:
+        print(f"[{time.perf_counter() - began:5.1f} s] {line}", file=sys.stderr, flush=True)
+
+    return print_timed

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ufuser.runtime.command import Parser, run_command
 from ufuser.runtime.errors import InputError
 
 if TYPE_CHECKING:  # PyTorch is slow to import: only where a command needs it
@@ -23,11 +24,9 @@ if TYPE_CHECKING:  # PyTorch is slow to import: only where a command needs it
     from .recipe import Recipe
 
 
-def get_parser() -> argparse.ArgumentParser:
+def get_parser(prog: str = "python -m ufuser.train") -> Parser:
     """The command line, apart from its execution."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ufuser.train", description="Train fusion networks, import released ones."
-    )
+    parser = Parser(prog=prog, description="Train fusion networks, import released ones.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     imported = commands.add_parser("import", help="turn a released .pth into a checkpoint of this toolkit")
@@ -36,19 +35,19 @@ def get_parser() -> argparse.ArgumentParser:
     imported.add_argument(
         "--model", default="ufuser", help="which network the weights are for (default: ufuser)"
     )
-    imported.set_defaults(run=run_import)
+    imported.set_defaults(run=run, task=run_import)
 
     averaged = commands.add_parser("average", help="average two checkpoints of one network, weight by weight")
     averaged.add_argument("first", type=Path, metavar="A.safetensors")
     averaged.add_argument("second", type=Path, metavar="B.safetensors")
     averaged.add_argument("--share", type=float, default=0.5, help="of the second (default: 0.5)")
     averaged.add_argument("--out", type=Path, required=True, metavar="X.safetensors")
-    averaged.set_defaults(run=run_average)
+    averaged.set_defaults(run=run, task=run_average)
 
     direct = commands.add_parser(
         "direct", help="train against both sources directly: intensity, gradient and structure terms"
     )
-    direct.set_defaults(run=run_direct)
+    direct.set_defaults(run=run, task=run_direct)
 
     sensing = commands.add_parser("sensing", help="train a pseudo-sensing module A_i or A_v (EMMA, stage II)")
     sensing.add_argument(
@@ -59,10 +58,10 @@ def get_parser() -> argparse.ArgumentParser:
         help="folders of fused images named like the pairs, or built-in fusers, which write to --out/pseudo "
         "(default: laplacian wavelet guided mean)",
     )
-    sensing.set_defaults(run=run_sensing)
+    sensing.set_defaults(run=run, task=run_sensing)
 
     emma = commands.add_parser("emma", help="train through A_i and A_v, with equivariance (EMMA, stage III)")
-    emma.set_defaults(run=run_emma)
+    emma.set_defaults(run=run, task=run_emma)
 
     distill = commands.add_parser("distill", help="train a small network on the pictures of a large one")
     distill.add_argument(
@@ -75,15 +74,15 @@ def get_parser() -> argparse.ArgumentParser:
         help="where the teacher's pictures are kept; runs that differ only in the student share them "
         "(default: --out/lessons)",
     )
-    distill.set_defaults(run=run_distill)
+    distill.set_defaults(run=run, task=run_distill)
 
     daefuse = commands.add_parser(
         "daefuse", help="train DAE-Fuse's autoencoder (phase 1) or fusion (phase 2) against discriminators"
     )
-    daefuse.set_defaults(run=run_daefuse)
+    daefuse.set_defaults(run=run, task=run_daefuse)
 
     fnet = commands.add_parser("fnet", help="train FNet, with its inverse (stage 1) or alone (stage 2)")
-    fnet.set_defaults(run=run_fnet)
+    fnet.set_defaults(run=run, task=run_fnet)
 
     for command in (emma, distill):
         command.add_argument("--sensing-ir", type=Path, metavar="A_i.safetensors")
@@ -303,20 +302,20 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    args = get_parser().parse_args(argv)
+def run(args: argparse.Namespace) -> int:
+    """Carry out the command line; the exit code. Raises InputError."""
     try:
-        args.run(args)
-    except InputError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
+        args.task(args)
     except KeyboardInterrupt:
-        resumable = args.command != "import" and (args.out / "last.pt").is_file()
-        hint = f": --resume goes on from the last checkpoint in {args.out}" if resumable else ""
-        print(f"interrupted{hint}", file=sys.stderr)
-        return 130
+        if args.command != "import" and (args.out / "last.pt").is_file():
+            raise KeyboardInterrupt(f"--resume goes on from the last checkpoint in {args.out}") from None
+        raise
     return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run_command(get_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,15 @@ from pathlib import Path
 from ufuser.benchmarks.quality import ssim, table
 from ufuser.benchmarks.quality.baselines import BASELINES
 from ufuser.benchmarks.quality.folder import SUFFIXES, Fuse, Options, match, means, measure
+from ufuser.runtime.command import Parser
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable, write_bytes
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the subcommand ``quality``."""
-    parser = subparsers.add_parser(
-        "quality",
-        help="quality metrics of fused pictures",
+def get_parser(prog: str) -> Parser:
+    """The command line, apart from its execution."""
+    parser = Parser(
+        prog=prog,
         description="Measure fused pictures against their sources and print a table of methods, best first.",
     )
     parser.add_argument("--ir", type=Path, required=True, metavar="DIR", help="infrared pictures, 8-bit")
@@ -63,6 +63,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
     parser.set_defaults(run=run)
+    return parser
 
 
 def _fused_folders(specifications: Sequence[str]) -> dict[str, Path]:

@@ -397,7 +397,7 @@ def test_an_engine_of_trtexec_is_adopted(
 def test_a_jetson_needs_no_pytorch(model: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['train'] = None\n"
-        "from export.to_tensorrt import main; raise SystemExit(main(sys.argv[1:]))"
+        "from ufuser.export.to_tensorrt import main; raise SystemExit(main(sys.argv[1:]))"
     )
     words = ["--onnx", str(model), "--out", str(tmp_path / "F.engine"), "--dry-run"]
     done = subprocess.run(

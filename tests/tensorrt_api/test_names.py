@@ -180,7 +180,7 @@ def test_without_a_gpu_the_real_bindings_give_one_line(
     """The real module as far as it goes here: creating a builder fails, and we say so in one line."""
     code = (
         "import sys; sys.path[:0] = [sys.argv[1], sys.argv[2]]\n"
-        "from export.to_tensorrt import main\n"
+        "from ufuser.export.to_tensorrt import main\n"
         "raise SystemExit(main(['--onnx', sys.argv[3], '--out', sys.argv[4]]))\n"
     )
     pycuda = tmp_path / "double"

@@ -20,6 +20,7 @@ from ufuser.runtime.calibration.offset import Recording, find_offset
 from ufuser.runtime.calibration.parallax import table
 from ufuser.runtime.calibration.points import read_points, require_inside
 from ufuser.runtime.calibration.refine import left_over, refine, rough_start
+from ufuser.runtime.command import Parser
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable
 from ufuser.runtime.images import require_image_suffix, write_image
@@ -28,11 +29,10 @@ _FOV, _BASELINE = 50.0, 0.06
 """Degrees and metres the parallax table assumes, and says so, where they are not known."""
 
 
-def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
-    """Add `calibrate` and its own commands to the command line."""
-    parser = subparsers.add_parser(
-        "calibrate",
-        help="find how the two cameras lie to each other",
+def get_parser(prog: str) -> Parser:
+    """The command line, apart from its execution."""
+    parser = Parser(
+        prog=prog,
         description="Find how an infrared and a visible camera lie to each other. The file is for "
         "`ufuser stream --calibration`. docs/calibration.md tells which way suits when.",
     )
@@ -80,6 +80,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     offset.add_argument("--out", type=Path, metavar="FILE", help="the calibration with the offset in it")
     offset.add_argument("--json", action="store_true", help="print the result as JSON")
     offset.set_defaults(run=run_offset)
+    return parser
 
 
 def _add_sources(parser: argparse.ArgumentParser, what: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ufuser.cli.options import add_fuser_options, open_fuser, which
 from ufuser.runtime import models
+from ufuser.runtime.command import Parser
 from ufuser.runtime.contact_sheet import Row, contact_sheet
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import make_folder, require_writable, write_bytes
@@ -40,11 +41,10 @@ class _Stages:
     encode: list[float] = field(default_factory=list)
 
 
-def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
-    """Add `demo` to the command line."""
-    parser = subparsers.add_parser(
-        "demo",
-        help="fuse a simulated pair of cameras",
+def get_parser(prog: str) -> Parser:
+    """The command line, apart from its execution."""
+    parser = Parser(
+        prog=prog,
         description="Fuse what a simulated thermal and a simulated visible camera see in a street at night: "
         "writes a video, a contact sheet and a report.",
     )
@@ -59,6 +59,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     add_fuser_options(parser, models.AUTO)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

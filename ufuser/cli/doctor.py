@@ -6,25 +6,25 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from ufuser.runtime.checks import Check, all_checks
+from ufuser.runtime.command import Parser
 from ufuser.runtime.machine import Machine
 
 BROKEN = 1
 """Exit code when the default path does not work."""
 
 
-def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
-    """Add `doctor` to the command line."""
-    parser = subparsers.add_parser(
-        "doctor",
-        help="tell what this machine lacks, and how to get it",
+def get_parser(prog: str) -> Parser:
+    """The command line, apart from its execution."""
+    parser = Parser(
+        prog=prog,
         description="Check Python, OpenCV, engines, GPU, Jetson and cameras. Exit code 0 if the default path works: "
         "fusing with ONNX Runtime on the CPU; 1 if not. What else is missing is optional.",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.set_defaults(run=run)
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ufuser.runtime.color import luma
+from ufuser.runtime.command import Parser
 from ufuser.runtime.contact_sheet import Layout, Row, contact_sheet
 from ufuser.runtime.engines import Image
 from ufuser.runtime.errors import InputError
@@ -29,11 +30,10 @@ with the learnt thresholds.
 """
 
 
-def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
-    """Add `explain` to the command line."""
-    parser = subparsers.add_parser(
-        "explain",
-        help="take a fused picture apart: what comes from which camera (FNet)",
+def get_parser(prog: str) -> Parser:
+    """The command line, apart from its execution."""
+    parser = Parser(
+        prog=prog,
         description="Fuse a registered pair of pictures by FNet and show what the answer is made of.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -47,6 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one a core)")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
     parser.set_defaults(run=run)
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

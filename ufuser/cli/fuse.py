@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ufuser.cli.inputs import Inputs, frames_left, open_inputs
 from ufuser.cli.options import add_fuser_options, open_fuser
 from ufuser.runtime.color import luma
+from ufuser.runtime.command import Parser
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.fuser import Fuser
@@ -74,11 +75,10 @@ class Result:
         )
 
 
-def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
-    """Add `fuse` to the command line."""
-    parser = subparsers.add_parser(
-        "fuse",
-        help="fuse two pictures, folders or videos",
+def get_parser(prog: str) -> Parser:
+    """The command line, apart from its execution."""
+    parser = Parser(
+        prog=prog,
         description="Fuse a registered pair of pictures, two folders paired by file name, or two videos.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -102,6 +102,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("--resize", action="store_true", help="scale infrared to the visible's size")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from ufuser.cli.options import AUTO_MODEL, which
+from ufuser.runtime.command import Parser
 from ufuser.runtime.engines import AUTO, ENGINES
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
@@ -29,11 +30,10 @@ _LOOK = 0.1
 """Real seconds between two looks at the stream."""
 
 
-def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
-    """Add `stream` to the command line."""
-    parser = subparsers.add_parser(
-        "stream",
-        help="fuse two live cameras",
+def get_parser(prog: str) -> Parser:
+    """The command line, apart from its execution."""
+    parser = Parser(
+        prog=prog,
         description="Fuse two live cameras into one stream until they end or it is stopped (Ctrl-C, SIGTERM).",
         epilog="Sources: v4l2:///dev/video0?format=Y16&size=640x512&fps=30, csi://0, gst:PIPELINE, rtsp://…, a "
         "video file, folder:DIR?fps=25, sim://thermal?…, sim://visible?…; a file or folder with ?live=1 plays as a "
@@ -82,6 +82,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     add("--speed", type=float, metavar="X", help="run simulated or played cameras so many times faster")
     add("--json", action="store_true", default=False, help="print the report as JSON")
     parser.set_defaults(run=run)
+    return parser
 
 
 def _time(text: str) -> float:

@@ -100,7 +100,7 @@ def test_stopped_halfway_leaves_nothing(tmp_path: Path, max_model: Path, number:
     arguments = ["demo", "--out", "d", "--frames", "100000", "--size", "64x64", "--model", str(max_model)]
     # A test run in a shell's background ignores Ctrl-C, and its children would, too.
     heeding = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code_of_it = f"{heeding}; from runtime.cli import main; sys.exit(main())"
+    code_of_it = f"{heeding}; from ufuser.cli import main; sys.exit(main())"
     process = subprocess.Popen(
         [sys.executable, "-c", code_of_it, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
