@@ -19,6 +19,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ufuser.runtime.errors import first_line
+
 OLDEST, NEWEST = (3, 10), (3, 13)
 _JETSON = Path("/etc/nv_tegra_release")
 _VIDEO = Path("/sys/class/video4linux")
@@ -107,9 +109,11 @@ def _imported(name: str, module: str, remedy: str, needed: bool, group: str) -> 
     except ModuleNotFoundError as e:
         if e.name and module.split(".")[0] == e.name.split(".")[0]:
             return Check(name, False, "not installed", remedy, needed, group)
-        return Check(name, False, _line(e), remedy, needed, group)
+        return Check(name, False, first_line(e), remedy, needed, group)
     except Exception as e:  # a broken extension module may raise anything
-        return Check(name, False, f"installed, but cannot be imported: {_line(e)}", remedy, needed, group)
+        return Check(
+            name, False, f"installed, but cannot be imported: {first_line(e)}", remedy, needed, group
+        )
     said = _version(loaded, module)
     where = getattr(loaded, "__file__", None)
     return Check(name, True, f"{said} ({Path(where).parent})" if where else said, "", needed, group)
@@ -133,9 +137,9 @@ def check_default_path() -> Check:
         from ufuser.runtime.fuser import Fuser
         from ufuser.runtime.models import AUTO
 
-        fuser = Fuser.open(AUTO, threads=1)
         ramp = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (64, 1))
-        fused = fuser.fuse(ramp, ramp.T)
+        with Fuser.open(AUTO, threads=1) as fuser:
+            fused = fuser.fuse(ramp, ramp.T)
         if not (np.isfinite(fused).all() and fused.std() > 0):
             return Check(
                 name,
@@ -147,7 +151,7 @@ def check_default_path() -> Check:
             )
         return Check(name, True, fuser.engine.name, "", True, group)
     except Exception as e:  # whatever it is, it is the finding
-        return Check(name, False, _line(e), 'pip install "ufuser[cpu]"', True, group)
+        return Check(name, False, first_line(e), 'pip install "ufuser[cpu]"', True, group)
 
 
 def check_opencv() -> Iterator[Check]:
@@ -173,7 +177,7 @@ def check_providers() -> Check:
     try:
         providers = import_module("onnxruntime").get_available_providers()
     except Exception as e:  # a broken installation may raise anything
-        return Check(name, False, _line(e), 'pip install "ufuser[cpu]"', False, "engines")
+        return Check(name, False, first_line(e), 'pip install "ufuser[cpu]"', False, "engines")
     short = [str(p).removesuffix("ExecutionProvider") for p in providers]
     there = "CUDA" in short or "Tensorrt" in short
     remedy = "" if there else 'where CUDA is: pip uninstall onnxruntime && pip install "ufuser[gpu]"'
@@ -266,7 +270,3 @@ def _said(*command: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -33,3 +33,8 @@ def naming(argument: str) -> Iterator[None]:
         yield
     except InputError as e:
         raise InputError(e.reason, argument) from None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error, or its class where it has no text; at most 200 characters."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -119,7 +119,7 @@ class PartsEngine:
             )
         try:
             opened = with_outputs(content, (*PARTS, *FEATURES))
-            self._session = onnxruntime.InferenceSession(opened, options, providers=providers)
+            self._session: Any = onnxruntime.InferenceSession(opened, options, providers=providers)
         except Exception as e:  # as above
             raise InputError(
                 f"{model} does not name its parts ({', '.join(PARTS)}): export it anew with `ufuser-export`"
@@ -133,6 +133,9 @@ class PartsEngine:
     @property
     def metadata(self) -> Mapping[str, str]:
         return self._metadata
+
+    def close(self) -> None:
+        self._session, self._buffers = None, None
 
     def bind(self, height: int, width: int, batch: int = 1) -> tuple[Image, Image, Image]:
         shape = (height, width) if batch == 1 else (batch, height, width)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -12,17 +15,33 @@ from ufuser.runtime.color import luma, with_chroma_of
 from ufuser.runtime.engines import Engine, Image, open_engine
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.models import AUTO, find_model, fitting
-from ufuser.runtime.shapes import SMALLEST
+from ufuser.runtime.shapes import MULTIPLE, SMALLEST
 
 _FULL = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
 
 
 class Fuser:
-    """Fuses infrared-visible pairs. Holds its buffers, so it serves one thread at a time."""
+    """Fuses infrared-visible pairs. Threads may share one: the engine's buffers serve one `fuse` at a time.
 
-    def __init__(self, engine: Engine, multiple: int = 8, model: str = "") -> None:
+    A context manager: leaving it closes the engine, which frees its memory, on a GPU too.
+
+    Args:
+        engine: an open engine; the fuser closes it.
+        multiple: height and width of the engine's input are multiples of it.
+        model: the model's name, for reports.
+    """
+
+    def __init__(self, engine: Engine, multiple: int = MULTIPLE, model: str = "") -> None:
         self.engine, self.model = engine, model
         self._multiple = multiple
+        self._lock = Lock()
+        self._closed = False
+
+    def __enter__(self) -> Fuser:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
 
     @classmethod
     def open(
@@ -77,7 +96,7 @@ class Fuser:
 
         Raises:
             InputError: sizes differ or are below 16, another dtype or layout, floats that are NaN or outside
-                [0, 1].
+                [0, 1]; the fuser is closed; the engine fails, such as for lack of memory.
         """
         ir, vi = _checked(ir, "infrared"), _checked(vi, "visible")
         height, width = vi.shape[:2]
@@ -87,16 +106,43 @@ class Fuser:
                 f"(--resize scales infrared to visible)"
             )
         down, right = -height % self._multiple, -width % self._multiple
-        into_ir, into_vi, fused = self.engine.bind(height + down, width + right)
-        for source, buffer in ((ir, into_ir), (vi, into_vi)):
-            _fill(buffer, luma(source), down, right)
-        self.engine.run()
-        level = fused[:height, :width]
-        if stretch:
-            low, high = float(level.min()), float(level.max())
-            level = (level - low) / max(high - low, 1e-6)
-        grey = _quantise(level, vi.dtype)
+        grey_ir, grey_vi = luma(ir), luma(vi)
+        with self._exclusive():
+            into_ir, into_vi, fused = self.engine.bind(height + down, width + right)
+            _fill(into_ir, grey_ir, down, right)
+            _fill(into_vi, grey_vi, down, right)
+            self.engine.run()
+            level = fused[:height, :width]
+            if stretch:
+                low, high = float(level.min()), float(level.max())
+                level = (level - low) / max(high - low, 1e-6)
+            grey = _quantise(level, vi.dtype)
         return grey if vi.ndim == 2 else with_chroma_of(grey, vi)
+
+    def close(self) -> None:
+        """Close the engine and free its memory; a second call does nothing.
+
+        Does not wait: a `fuse` that runs in another thread returns its picture and closes the engine then.
+        """
+        self._closed = True
+        # If another thread holds the lock, it sees `_closed` after it has released it.
+        if self._lock.acquire(blocking=False):
+            try:
+                self.engine.close()
+            finally:
+                self._lock.release()
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Use the engine alone. Raises InputError if the fuser is closed."""
+        try:
+            with self._lock:
+                if self._closed:
+                    raise InputError("this Fuser is closed: open a new one with Fuser.open")
+                yield
+        finally:
+            if self._closed:
+                self.close()
 
 
 def _checked(image: NDArray[Any], side: str) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ufuser.runtime.errors import InputError
+from ufuser.runtime.errors import InputError, first_line
 
 T = TypeVar("T")
 LARGEST = 64 << 20
@@ -78,7 +78,7 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
     except RecursionError:
         raise InputError(f"{where} is not TOML that can be read: nested too deeply") from None
     except ValueError as e:  # TOMLDecodeError, and Python's limit on the digits of a whole number
-        raise InputError(f"{where} is not TOML: {_first_line(e)}") from None
+        raise InputError(f"{where} is not TOML: {first_line(e)}") from None
     return table
 
 
@@ -94,7 +94,7 @@ def parse_json(text: str | bytes, where: str) -> Any:
     except RecursionError:
         raise InputError(f"{where} is not JSON that can be read: nested too deeply") from None
     except (msgspec.DecodeError, ValueError) as e:
-        raise InputError(f"{where} is not JSON: {_first_line(e)}") from None
+        raise InputError(f"{where} is not JSON: {first_line(e)}") from None
 
 
 def read_text(path: Path, language: str) -> str:
@@ -111,10 +111,6 @@ def read_text(path: Path, language: str) -> str:
         raise InputError(f"{path} is not {language}: its text is not UTF-8") from None
     except (OSError, ValueError) as e:  # ValueError: a path with a NUL
         raise InputError(f"cannot read {path}: {getattr(e, 'strerror', None) or e}") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _explained(message: str, kind: Any, values: Any) -> str:

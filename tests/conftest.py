@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import subprocess
@@ -64,6 +65,7 @@ def double(
     tensorrt.reset()
     yield SimpleNamespace(cuda=cuda, tensorrt=tensorrt, module=double_modules["tensorrt"])
     assert cuda.balance == 0, "a context was pushed and not popped"
+    assert cuda.leaked == [], "freed without a current context"
 
 
 @pytest.fixture(scope="session")
@@ -106,6 +108,15 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
 def max_model(make_model: MakeModel) -> Path:
     """fused = max(ir, vi): whatever else happens to a picture on its way shows."""
     return make_model()
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Without the cyclic garbage collector: what is in a reference cycle is not freed."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture

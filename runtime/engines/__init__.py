@@ -25,8 +25,12 @@ costs some milliseconds more, which its faster convolutions have to win back."""
 INPUTS, OUTPUT = ("ir", "vi"), "fused"
 
 
+class EngineFailureError(InputError):
+    """An engine refused a call that should have worked, such as for lack of memory; its reason is in the message."""
+
+
 class Engine(Protocol):
-    """Runs one fusion network. Not thread-safe: one engine a thread."""
+    """Runs one fusion network, for one thread at a time."""
 
     @property
     def name(self) -> str:
@@ -44,7 +48,13 @@ class Engine(Protocol):
         """
 
     def run(self) -> None:
-        """Fuse what lies in the bound ir and vi into the bound fused."""
+        """Fuse the bound ir and vi into the bound fused. Raises EngineFailureError."""
+
+    def close(self) -> None:
+        """Free the network and its buffers, from any thread; a second call does nothing.
+
+        Afterwards `bind` and `run` must not be called, and the bound arrays must not be used.
+        """
 
 
 def pictures(array: Image) -> Image:

@@ -1,4 +1,4 @@
-"""The CUDA device through PyCUDA: facts about it, its primary context, page-locked buffers that grow."""
+"""The CUDA device through PyCUDA: its properties, its primary context, page-locked buffers that grow."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ufuser.runtime.engines import EngineFailureError
 from ufuser.runtime.engines.manifest import DeviceFacts
-from ufuser.runtime.errors import InputError
+from ufuser.runtime.errors import InputError, first_line
 
 if TYPE_CHECKING:
     import pycuda.driver as cuda
@@ -24,12 +25,12 @@ _FLOAT = 4
 
 
 class Device:
-    """CUDA's first visible device, in its primary context, which other CUDA users of the process share.
+    """CUDA's first visible device and its primary context, which other CUDA users of the process share.
 
-    `CUDA_VISIBLE_DEVICES` chooses another one.
+    `CUDA_VISIBLE_DEVICES` selects another device.
 
     Raises:
-        InputError: PyCUDA is not installed, no driver, no GPU.
+        InputError: PyCUDA, the driver or a GPU is missing.
     """
 
     def __init__(self) -> None:
@@ -37,31 +38,39 @@ class Device:
         try:
             driver.init()
             device: cuda.Device = driver.Device(0)
+            self._context: cuda.Context = device.retain_primary_context()
         except driver.Error as e:
             raise InputError(
-                f"no CUDA device can be used ({_first_line(e)}): expected an NVIDIA GPU and its driver; "
-                f"`ufuser doctor` tells what is missing"
+                f"no CUDA device can be used ({first_line(e)}): expected an NVIDIA GPU and its driver; "
+                f"`ufuser doctor` shows what is missing"
             ) from None
         capability = device.compute_capability()
         self.driver = driver
         self.name: str = device.name()
         self.compute_capability = f"{capability[0]}.{capability[1]}"
         self.integrated = bool(device.get_attribute(driver.device_attribute.INTEGRATED))
-        """Whether CPU and GPU share one memory, as on a Jetson."""
-        self._context: cuda.Context = device.retain_primary_context()
+        """Whether CPU and GPU share memory, as on a Jetson."""
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make the primary context current for a while, on whatever thread; left as it was afterwards."""
-        context = self._context
-        context.push()
+        """Make the primary context current on the calling thread, and restore the former one afterwards.
+
+        PyCUDA frees memory only under a current context: drop what holds device memory in here too.
+
+        Raises:
+            EngineFailureError: PyCUDA raised an error inside.
+        """
         try:
-            yield
-        finally:
-            context.pop()
+            self._context.push()
+            try:
+                yield
+            finally:
+                self._context.pop()
+        except self.driver.Error as e:
+            raise EngineFailureError(f"CUDA failed on {self.name}: {first_line(e)}") from None
 
     def facts(self, tensorrt: str) -> DeviceFacts:
-        """What an engine is tied to here, given TensorRT's version."""
+        """The properties of this machine that an engine depends on, given TensorRT's version."""
         driver = self.driver
         number = driver.get_driver_version()
         return DeviceFacts(
@@ -75,10 +84,10 @@ class Device:
 
 
 class Buffer:
-    """One float32 tensor on host and device. Grows when asked for more, never shrinks.
+    """One float32 tensor on host and device, which grows and never shrinks.
 
-    On an integrated GPU the page-locked host memory is mapped: the device reads and writes it in place, and
-    nothing is copied. Use it inside `Device.current`.
+    On an integrated GPU the page-locked host memory is mapped: the device reads and writes it in place, without
+    copies. Use it, and drop it, inside `Device.current`.
     """
 
     def __init__(self, device: Device) -> None:
@@ -90,7 +99,7 @@ class Buffer:
         """On the device."""
 
     def reserve(self, elements: int) -> None:
-        """Have room for so many elements; what was in it is lost if it grows, and earlier views are stale."""
+        """Grow to a number of elements. Growing loses the content and makes earlier views stale."""
         if elements <= self._elements:
             return
         driver, mapped = self._device.driver, self._device.integrated
@@ -104,7 +113,7 @@ class Buffer:
             self.address = int(pinned.get_device_pointer())
         else:
             memory: cuda.DeviceAllocation = driver.mem_alloc(elements * _FLOAT)
-            self._memory = memory  # the old one is freed with its last reference
+            self._memory = memory
             self.address = int(memory)
         self._host, self._elements = host, elements
 
@@ -124,24 +133,24 @@ class Buffer:
 
 
 def import_pycuda() -> Any:
-    """The module `pycuda.driver`. Raises InputError naming the extra where it can't be imported."""
+    """The module `pycuda.driver`. Raises InputError, naming the extra, if the import fails."""
     try:
         return import_module("pycuda.driver")
     except ImportError as e:
         raise InputError(
-            f'PyCUDA cannot be imported ({_first_line(e)}): pip install "ufuser[tensorrt]"; it is compiled '
-            f"on the spot and needs the CUDA toolkit's headers (CUDA_ROOT)"
+            f'PyCUDA cannot be imported ({first_line(e)}): pip install "ufuser[tensorrt]"; pip '
+            f"compiles it and needs the CUDA toolkit's headers (CUDA_ROOT)"
         ) from None
 
 
 def import_tensorrt() -> Any:
-    """The module `tensorrt`. Raises InputError naming the extra where it can't be imported."""
+    """The module `tensorrt`. Raises InputError, naming the extra, if the import fails."""
     try:
         return import_module("tensorrt")
     except (ImportError, OSError) as e:  # OSError: one of its libraries is missing
         raise InputError(
-            f'TensorRT cannot be imported ({_first_line(e)}): pip install "ufuser[tensorrt]"; on a Jetson it '
-            f"is JetPack's: sudo apt install python3-libnvinfer"
+            f'TensorRT cannot be imported ({first_line(e)}): pip install "ufuser[tensorrt]"; on a Jetson '
+            f"sudo apt install python3-libnvinfer"
         ) from None
 
 
@@ -153,7 +162,3 @@ def l4t_release(path: Path = _L4T) -> str:
         return ""
     match = re.search(r"# R(\d+) \(release\), REVISION: ([\d.]+)", text)
     return f"{match[1]}.{match[2]}" if match else text.strip().splitlines()[0] if text.strip() else ""
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ufuser.runtime.engines import INPUTS, OUTPUT, Image, check_signature, pictures
-from ufuser.runtime.errors import InputError
+from ufuser.runtime.engines import INPUTS, OUTPUT, EngineFailureError, Image, check_signature, pictures
+from ufuser.runtime.errors import InputError, first_line
 
 CPU = "CPUExecutionProvider"
 PROVIDERS = {
@@ -22,8 +23,8 @@ PROVIDERS = {
 class OnnxRuntimeEngine:
     """An `Engine` (see `ufuser.runtime.engines`) over an ONNX Runtime session with bound buffers.
 
-    A provider that was asked for and is not there is an error: ONNX Runtime by itself would take the CPU with
-    a warning. Single operators on shapes, which it keeps on the CPU beside a GPU provider, are no fallback.
+    A provider that is missing is an error: ONNX Runtime by itself would fall back to the CPU with a warning. With a
+    GPU provider it still runs operators on shapes on the CPU; that is not a fallback.
     """
 
     def __init__(self, model: Path, threads: int | None, provider: str = CPU, shared: bool = False) -> None:
@@ -45,22 +46,24 @@ class OnnxRuntimeEngine:
         if shared:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = onnxruntime.InferenceSession(str(model), options, providers=[provider])
+            self._session: Any = onnxruntime.InferenceSession(str(model), options, providers=[provider])
         except Exception as e:  # the bindings raise a class per status code, all derived from Exception alone
-            reason = str(e).strip().splitlines()[0][:200]
-            raise InputError(f"{model} is not an ONNX file that ONNX Runtime can load: {reason}") from None
+            raise InputError(
+                f"{model} is not an ONNX file that ONNX Runtime can load: {first_line(e)}"
+            ) from None
         if self._session.get_providers()[0] != provider:
             raise InputError(
                 f"ONNX Runtime could not start {provider} and would run on {self._session.get_providers()[0]}: "
-                f"its CUDA, cuDNN or TensorRT libraries or the driver are missing; `ufuser doctor` tells more"
+                f"its CUDA, cuDNN or TensorRT libraries or the driver are missing; run `ufuser doctor`"
             )
         ends = (*self._session.get_inputs(), *self._session.get_outputs())
         check_signature(model, {e.name: (e.type, e.shape) for e in ends}, "tensor(float)")
         self._metadata = dict(self._session.get_modelmeta().custom_metadata_map)
-        self._binding = self._session.io_binding()
+        self._binding: Any = self._session.io_binding()
         self._shape: tuple[int, int, int] | None = None
-        self._buffers: tuple[Image, Image, Image]
-        self._values: list[object] = []  # keeps the bound OrtValues alive
+        self._buffers: tuple[Image, ...] = ()
+        self._values: list[object] = []
+        """Keeps the bound OrtValues alive."""
 
     @property
     def name(self) -> str:
@@ -72,16 +75,24 @@ class OnnxRuntimeEngine:
 
     def bind(self, height: int, width: int, batch: int = 1) -> tuple[Image, Image, Image]:
         if self._shape != (batch, height, width):
-            ir, vi, fused = (np.zeros((batch, 1, height, width), np.float32) for _ in range(3))
-            values = [self._ort.OrtValue.ortvalue_from_numpy(x) for x in (ir, vi, fused)]
+            arrays = [np.zeros((batch, 1, height, width), np.float32) for _ in (*INPUTS, OUTPUT)]
+            values = [self._ort.OrtValue.ortvalue_from_numpy(array) for array in arrays]
             self._binding.clear_binding_inputs()
             self._binding.clear_binding_outputs()
             for name, value in zip(INPUTS, values[:2], strict=True):
                 self._binding.bind_ortvalue_input(name, value)
             self._binding.bind_ortvalue_output(OUTPUT, values[2])
-            self._values, self._buffers = values, (pictures(ir), pictures(vi), pictures(fused))
+            self._values, self._buffers = values, tuple(map(pictures, arrays))
             self._shape = (batch, height, width)
-        return self._buffers
+        ir, vi, fused = self._buffers
+        return ir, vi, fused
 
     def run(self) -> None:
-        self._session.run_with_iobinding(self._binding)
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as e:  # a class per status code, all derived from Exception alone
+            raise EngineFailureError(f"ONNX Runtime failed: {first_line(e)}") from None
+
+    def close(self) -> None:
+        self._session = self._binding = self._shape = None
+        self._values, self._buffers = [], ()

@@ -10,31 +10,33 @@ from typing import Any
 
 import numpy as np
 
-from ufuser.runtime.engines import INPUTS, OUTPUT, Image, check_signature, pictures
-from ufuser.runtime.errors import InputError
+from ufuser.runtime.engines import INPUTS, OUTPUT, EngineFailureError, Image, check_signature, pictures
+from ufuser.runtime.errors import InputError, first_line
 
 _KEPT = 4
-"""Shapes whose compiled network and buffers are kept; a second or two of compiling each."""
+"""Shapes whose compiled network and buffers are kept; each takes a second or two to compile."""
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 CPU_PRECISIONS = tuple(_HINTS)
-"""What a float32 graph may be computed in on a CPU."""
+"""Arithmetic in which a CPU may compute a float32 graph."""
 
 
 @dataclass(slots=True)
 class _Shape:
-    """One shape in use: the buffers that its requests read and write in place."""
+    """One shape in use."""
 
     buffers: tuple[Image, Image, Image]
+    """(ir, vi, fused), which the request reads and writes in place."""
     request: Any
-    """Of the network for any shape at first, of one compiled for this shape once it comes again."""
+    """Inference request: of the network with dynamic shape at first, of one for this shape from its second use on."""
     own: bool = False
+    """Whether the request is of a network compiled for this shape."""
 
 
 class OpenVinoEngine:
-    """An `Engine` (see `ufuser.runtime.engines`) that compiles the network for every shape that comes twice.
+    """An `Engine` (see `ufuser.runtime.engines`) that compiles the network for every shape that is used twice.
 
-    A fixed shape runs a sixth faster than a dynamic one, but takes a second or two of compiling: a camera's
-    frames are worth it, the pictures of a folder, each of another size, are not.
+    A fixed shape runs a sixth faster than a dynamic one, but takes a second or two to compile. That pays off for
+    the frames of a camera, not for a folder of pictures of different sizes.
     """
 
     def __init__(self, model: Path, threads: int | None, precision: str = "fp32") -> None:
@@ -43,9 +45,9 @@ class OpenVinoEngine:
         except ImportError:
             raise InputError('openvino is not installed: pip install "ufuser[openvino]"') from None
         self._openvino = openvino
-        self._core = openvino.Core()
+        self._core: Any = openvino.Core()
         self._precision = self._supported(precision)
-        # Where a CPU has bfloat16, OpenVINO would take it without a word.
+        # By default OpenVINO uses bfloat16 where the CPU has it.
         self._options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "PERFORMANCE_HINT": "LATENCY",
@@ -63,9 +65,10 @@ class OpenVinoEngine:
         }
         check_signature(model, found, "f32")
         self._metadata = _metadata(network)
-        self._any_shape: Any = None  # the request for shapes that came once
+        self._any_shape: Any = None
+        """The request with dynamic shape, for shapes used once."""
         self._shapes: OrderedDict[tuple[int, int, int], _Shape] = OrderedDict()
-        self._current: _Shape
+        self._current: _Shape | None = None
 
     @property
     def name(self) -> str:
@@ -82,7 +85,7 @@ class OpenVinoEngine:
         if shape is None:
             arrays = (np.zeros((batch, 1, height, width), np.float32) for _ in range(3))
             ir, vi, fused = map(pictures, arrays)
-            if batch > 1:  # nobody fuses a single batch
+            if batch > 1:  # batches come from benchmarks, which repeat the shape
                 shape = _Shape((ir, vi, fused), self._compile(batch, height, width), True)
             else:
                 if self._any_shape is None:
@@ -92,7 +95,7 @@ class OpenVinoEngine:
             if len(self._shapes) > _KEPT:
                 self._shapes.popitem(last=False)
         elif not shape.own:
-            # A stream has begun: the network for any shape, and its memory, are let go.
+            # The shape repeats, as in a stream: free the network with dynamic shape.
             self._any_shape = None
             self._shapes = OrderedDict((k, v) for k, v in self._shapes.items() if v.own)
             shape.request = None
@@ -106,7 +109,16 @@ class OpenVinoEngine:
         return shape.buffers
 
     def run(self) -> None:
-        self._current.request.infer()
+        if self._current is None:
+            raise EngineFailureError("OpenVINO cannot run: no shape is bound")
+        try:
+            self._current.request.infer()
+        except Exception as e:  # see `_read`
+            raise EngineFailureError(f"OpenVINO failed: {first_line(e)}") from None
+
+    def close(self) -> None:
+        self._any_shape = self._current = self._core = None
+        self._shapes.clear()
 
     def _supported(self, precision: str) -> str:
         if precision not in _HINTS:
@@ -121,16 +133,19 @@ class OpenVinoEngine:
     def _read(self) -> Any:
         try:
             return self._core.read_model(str(self._path))
-        except Exception as e:  # the bindings raise plain RuntimeErrors and their own
+        except Exception as e:  # the bindings raise plain RuntimeErrors and classes of their own
             lines = [line.strip() for line in str(e).splitlines() if line.strip()]
             reason = (lines[-1] if lines else type(e).__name__)[:200]
             raise InputError(f"{self._path} is not an ONNX file that OpenVINO can load: {reason}") from None
 
     def _compile(self, batch: int, height: int, width: int) -> Any:
-        """A request of the network for one shape; −1 leaves an axis open."""
+        """An inference request of the network for one shape; −1 makes an axis dynamic."""
         network = self._read()
         network.reshape({name: [batch, 1, height, width] for name in INPUTS})
-        return self._core.compile_model(network, "CPU", self._options).create_infer_request()
+        try:
+            return self._core.compile_model(network, "CPU", self._options).create_infer_request()
+        except Exception as e:  # see `_read`
+            raise EngineFailureError(f"OpenVINO cannot compile {self._path}: {first_line(e)}") from None
 
 
 def _metadata(network: Any) -> dict[str, str]:

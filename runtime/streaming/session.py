@@ -36,7 +36,7 @@ def session(
     Args:
         options: what was asked for.
         say: takes a line about what happens, credentials masked.
-        fuser: instead of the one that `model` and `engine` name.
+        fuser: instead of the one that `model` and `engine` name; it is not closed.
         more_sinks: beside those of `out`.
 
     Raises:
@@ -63,8 +63,8 @@ def session(
         stack.callback(cameras.close)
         cameras.check()
         # Last, because it takes longest: what is wrong elsewhere is said at once.
-        model = fuser or Fuser.open(
-            options.model, options.engine, options.threads, options.cpu_precision, shared=True
+        model = fuser or stack.enter_context(
+            Fuser.open(options.model, options.engine, options.threads, options.cpu_precision, shared=True)
         )
         config = options.config(None if calibration is None else calibration.offset_s)
         stream = Stream(
@@ -139,7 +139,7 @@ def stream(
     Args:
         ir, vi: URIs as for `ufuser stream`.
         out: sinks that get the frames as well.
-        fuser: an open one, instead of `model` and `engine`.
+        fuser: an open one, instead of `model` and `engine`; the stream does not close it.
         say: takes a line about what happens.
         marks: write into the picture that a camera is lost; the flags say so in any case.
         options: the other fields of `ufuser.runtime.streaming.options.StreamOptions`: `model`, `engine`, `sync`,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,10 @@ import numpy as np
 import pytest
 
 from ufuser import Fuser, InputError
-from ufuser.runtime.engines import GPU_ENGINES, open_engine
+from ufuser.runtime.engines import GPU_ENGINES, EngineFailureError, open_engine
 from ufuser.runtime.engines.manifest import DeviceFacts, Manifest, engine_key, find_engine, manifest_path
 from ufuser.runtime.engines.profiles import Extent, Profile, check_profiles, choose_profile
-from ufuser.runtime.engines.tensorrt import EngineFailureError, TensorRtEngine
+from ufuser.runtime.engines.tensorrt import TensorRtEngine
 
 SMALL = Profile(Extent(1, 16, 16), Extent(1, 64, 64), Extent(1, 128, 128))
 LARGE = Profile(Extent(1, 64, 64), Extent(1, 480, 640), Extent(1, 512, 768))
@@ -121,6 +122,7 @@ def test_calls_in_order_on_one_stream(double: SimpleNamespace, make_engine: Make
         "memcpy_dtoh_async",
         "record",
         "synchronize",
+        "time_since",
     ]
     assert engine.gpu_ms == pytest.approx(
         2.75
@@ -197,6 +199,51 @@ def test_runs_from_another_thread(double: SimpleNamespace, make_engine: MakeEngi
     thread.start()
     thread.join()
     assert failed == []
+
+
+def in_thread(work: Callable[[], object]) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+@pytest.mark.parametrize("how", ["close", "drop"])
+def test_memory_is_freed_at_once_from_any_thread(
+    double: SimpleNamespace, make_engine: MakeEngine, no_collector: None, how: str, integrated: bool
+) -> None:
+    double.cuda.integrated = integrated
+    fuser = Fuser.open(make_engine(), "tensorrt")
+    fuser.fuse(*pictures(64, 64))
+    held, engine = [fuser], weakref.ref(fuser.engine)
+    del fuser
+    assert double.cuda.used == (0 if integrated else 3 * 64 * 64 * 4)
+    in_thread(held[0].close if how == "close" else held.clear)
+    assert double.cuda.used == 0
+    assert len(double.cuda.streams) == 0
+    assert double.cuda.leaked == []
+    held.clear()
+    assert engine() is None
+
+
+def test_a_closed_engine_is_told(double: SimpleNamespace, make_engine: MakeEngine) -> None:
+    engine = TensorRtEngine(make_engine(), None)
+    fuse(engine, 64, 64)
+    engine.close()
+    engine.close()
+    for call in (lambda: engine.bind(64, 64), engine.run):
+        with pytest.raises(EngineFailureError, match="engine is closed"):
+            call()
+
+
+@pytest.mark.parametrize("call", ["Stream", "mem_alloc", "memcpy_htod_async", "synchronize", "time_since"])
+def test_an_error_of_pycuda_is_one_line(double: SimpleNamespace, make_engine: MakeEngine, call: str) -> None:
+    double.cuda.fail = call
+    with pytest.raises(
+        InputError, match=f"CUDA failed on Double GPU: {call} failed: unspecified launch"
+    ) as caught:
+        fuse(TensorRtEngine(make_engine(), None), 64, 64)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("shape", [(1024, 1280), (16, 520)])
@@ -311,7 +358,7 @@ def test_an_engine_that_tensorrt_cannot_load(double: SimpleNamespace, make_engin
     with pytest.raises(InputError, match=r"cannot be loaded by TensorRT \(Serialization assertion"):
         TensorRtEngine(path, None)
     double.tensorrt.fail["create_execution_context"] = 0
-    with pytest.raises(InputError, match=r"has not the 64 MiB.*out of memory"):
+    with pytest.raises(InputError, match=r"does not have the 64 MiB.*out of memory"):
         TensorRtEngine(path, None)
 
 

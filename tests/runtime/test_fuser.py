@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -244,3 +247,86 @@ def test_answers_outside_the_range_are_clipped(make_model: Any) -> None:
     for dtype, full in ((np.uint8, 255), (np.uint16, 65535), (np.float32, 1.0)):
         dark, bright = np.full((16, 24), 0, dtype), np.full((16, 24), full, dtype)
         assert Fuser.open(path).fuse(dark, bright).max() == 0
+
+
+# Threads and lifetime
+
+
+def stable(fuser: Fuser, ir: np.ndarray, vi: np.ndarray) -> np.ndarray:
+    """The picture, once OpenVINO has compiled the network for this size."""
+    for _ in range(2):
+        fuser.fuse(ir, vi)
+    return fuser.fuse(ir, vi)
+
+
+@pytest.mark.parametrize(
+    "sizes", [[(96, 128)], [(64, 96), (41, 67), (96, 128)]], ids=["one size", "mixed sizes"]
+)
+@pytest.mark.parametrize("name", CPU_ENGINES)
+def test_threads_that_share_a_fuser_get_their_own_pictures(name: str, sizes: list[tuple[int, int]]) -> None:
+    pytest.importorskip(name)
+    with Fuser.open("lite", name, threads=1) as fuser:
+        pairs = [
+            (picture(size, seed=seed), picture(size, seed=seed + 50)) for size in sizes for seed in range(6)
+        ]
+        expected = [stable(fuser, *pair) for pair in pairs]
+        with ThreadPoolExecutor(8) as pool:
+            order = np.random.default_rng(0).permutation(np.repeat(np.arange(len(pairs)), 12))
+            fused = list(pool.map(lambda index: fuser.fuse(*pairs[index]), order))
+    wrong = sum(not np.array_equal(fused[i], expected[index]) for i, index in enumerate(order))
+    assert wrong == 0, f"{wrong} of {len(order)} pictures"
+
+
+@pytest.mark.parametrize("name", CPU_ENGINES)
+def test_closing_frees_the_engine_without_the_collector(
+    name: str, max_model: Path, no_collector: None
+) -> None:
+    pytest.importorskip(name)
+    pair = picture((32, 40)), picture((32, 40))
+    with Fuser.open(max_model, name) as fuser:
+        buffers = [weakref.ref(buffer) for buffer in fuser.engine.bind(32, 40)]
+        fuser.fuse(*pair)
+    assert [buffer() for buffer in buffers] == [None] * 3
+    fuser.close()
+    with pytest.raises(InputError, match="this Fuser is closed"):
+        fuser.fuse(*pair)
+    dropped = weakref.ref(fuser.engine)
+    del fuser
+    assert dropped() is None
+
+
+class Slow:
+    """An engine whose `run` lasts until it is told."""
+
+    name, metadata = "slow", {"shape_multiple": "8"}
+
+    def __init__(self) -> None:
+        self.running, self.go, self.closed = threading.Event(), threading.Event(), 0
+        self._buffers = tuple(np.zeros((16, 16), np.float32) for _ in range(3))
+
+    def bind(self, height: int, width: int, batch: int = 1) -> Any:
+        return self._buffers
+
+    def run(self) -> None:
+        self.running.set()
+        assert self.go.wait(10)
+        assert not self.closed, "closed while it runs"
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_closing_does_not_wait_for_a_picture_being_fused() -> None:
+    engine = Slow()
+    fuser, pair = Fuser(engine), (picture((16, 16)), picture((16, 16)))
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(fuser.fuse, *pair)
+        assert engine.running.wait(10)
+        second = pool.submit(fuser.fuse, *pair)
+        fuser.close()
+        assert engine.closed == 0
+        engine.go.set()
+        assert first.result(10).shape == (16, 16)
+        with pytest.raises(InputError, match="closed"):
+            second.result(10)
+    assert engine.closed >= 1

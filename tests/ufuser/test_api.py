@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import numpy as np
 import pytest
 
 import ufuser
+from ufuser import Fuser
+from ufuser.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.frame import FusedFrame
 
 IR, VI = "sim://thermal?size=64x64&bits=14&fps=20", "sim://visible?size=64x64&fps=20"
 
@@ -175,3 +179,37 @@ def test_the_example_finds_what_moves(
     left = [int(line.rsplit("+", 2)[1]) for line in found]
     assert left[-1] - left[0] > 30, "the box walks along"
     assert cv2.imread(str(tmp_path / "found.png")).shape == (120, 160, 3)
+
+
+def test_two_streams_share_a_fuser() -> None:
+    fused: list[list[FusedFrame]] = [[], []]
+    sizes = ("64x64", "96x80")
+    with Fuser.open("lite", threads=1) as fuser, Fuser.open("lite", threads=1) as alone:
+
+        def watch(index: int) -> None:
+            cameras = (f"sim://{side}?size={sizes[index]}&fps=60" for side in ("thermal", "visible"))
+            for frame in ufuser.stream(*cameras, fuser=fuser):
+                fused[index].append(frame)
+                if len(fused[index]) == 25:
+                    return
+
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(watch, range(2)))
+        both = [
+            frame for frames in fused for frame in frames if frame.ir is not None and frame.vi is not None
+        ]
+        assert len(both) >= 40
+        for frame in both:
+            np.testing.assert_array_equal(frame.image, alone.fuse(frame.ir, frame.vi))
+        fuser.fuse(both[0].ir, both[0].vi)  # the streams have left it open
+
+
+def test_a_stream_closes_the_fuser_that_it_has_opened(
+    max_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[None] = []
+    monkeypatch.setattr(OnnxRuntimeEngine, "close", lambda _: closed.append(None))
+    frames = ufuser.stream(ir=IR, vi=VI, model=str(max_model))
+    next(frames)
+    frames.close()
+    assert len(closed) == 1

@@ -1,8 +1,9 @@
 """A test double of `pycuda.driver` on the CPU, strict about what real CUDA is strict about.
 
 Work enqueued on a stream is done when the stream is synchronised, not before. Calls that need a current context
-fail without one. Device memory cannot be read but by copies. Everything is written into `_state.journal`.
-Only names that PyCUDA has are public; a test holds them against the real module.
+fail without one. Device memory is accessible only through copies. Every call is written into `_state.journal`.
+As in PyCUDA, what is freed without a current context, on another thread than the context's, is leaked: `_state.leaked`
+counts it. Only names that PyCUDA has are public; a test compares them with the real module.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class _State:
         self.gpu, self.capability = "Double GPU", (8, 9)
         self.room = 1 << 30  # bytes of device memory
         self.used = 0
+        self.fail = ""  # a call that fails, with an error of several lines
+        self.leaked: list[str] = []  # what was freed where PyCUDA cannot free it
         self.memory: dict[int, Any] = {}  # address → array, device and mapped host memory
         self.streams: weakref.WeakValueDictionary[int, Stream] = weakref.WeakValueDictionary()
         self.clock = 0.0  # milliseconds of device time
@@ -55,9 +58,26 @@ class _State:
             self.contexts.stack = []
         return self.contexts.stack
 
+    def freed_with(self, owner: Any, nbytes: int = 0, address: int = 0) -> None:
+        """Once an object of the current context is dropped: free its memory if PyCUDA can, else note a leak."""
+        memory, thread, kind = self.memory, self.stack()[-1]._thread, type(owner).__name__
+
+        def free() -> None:
+            if self.memory is not memory:  # of an earlier test
+                return
+            if not self.stack() and threading.get_ident() != thread:
+                self.leaked.append(kind)
+                return
+            self.used -= nbytes
+            memory.pop(address, None)
+
+        weakref.finalize(owner, free).atexit = False
+
     def require_context(self, what: str) -> None:
         if not self.stack():
             raise LogicError(f"{what} failed: invalid device context")
+        if what == self.fail:
+            raise LogicError(f"{what} failed: unspecified launch failure\nsecond line")
         self.journal.append(what)
 
 
@@ -86,6 +106,9 @@ def get_driver_version() -> int:
 
 
 class Context:
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+
     def push(self) -> None:
         _state.stack().append(self)
         _state.balance += 1
@@ -115,9 +138,17 @@ class Device:
         return self._primary
 
 
-class Stream:
+class _Dependent:
+    """An object of the current context."""
+
+    def __init__(self) -> None:
+        _state.require_context(type(self).__name__)
+        _state.freed_with(self)
+
+
+class Stream(_Dependent):
     def __init__(self, flags: int = 0) -> None:
-        _state.require_context("Stream")
+        super().__init__()
         self._work: list[Callable[[], None]] = []
         _state.streams[id(self)] = self
 
@@ -132,9 +163,9 @@ class Stream:
             job()
 
 
-class Event:
+class Event(_Dependent):
     def __init__(self, flags: int = 0) -> None:
-        _state.require_context("Event")
+        super().__init__()
         self._at: float | None = None
 
     def record(self, stream: Stream | None = None) -> Event:
@@ -144,6 +175,7 @@ class Event:
         return self
 
     def time_since(self, event: Event) -> float:
+        _state.require_context("time_since")
         if self._at is None or event._at is None:
             raise LogicError("cuEventElapsedTime failed: invalid resource handle")
         return self._at - event._at
@@ -154,12 +186,7 @@ class DeviceAllocation:
         self._array = array
         address = array.ctypes.data
         _state.memory[address] = array
-        weakref.finalize(self, DeviceAllocation._gone, address, array.nbytes)
-
-    @staticmethod
-    def _gone(address: int, size: int) -> None:
-        _state.used -= size
-        _state.memory.pop(address, None)
+        _state.freed_with(self, array.nbytes, address)
 
     def __int__(self) -> int:
         return int(self._array.ctypes.data)
@@ -168,6 +195,7 @@ class DeviceAllocation:
 class PagelockedHostAllocation:
     def __init__(self, size: int, mapped: bool) -> None:
         self._bytes, self._mapped = np.empty(size, np.uint8), mapped
+        _state.freed_with(self)
         self.__array_interface__ = self._bytes.__array_interface__
 
     def get_device_pointer(self) -> int:
