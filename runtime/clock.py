@@ -1,4 +1,4 @@
-"""The one clock of a stream: capture stamps, time-outs, pauses and latencies all are of it."""
+"""The clock of a stream, used for capture stamps, time-outs, pauses and latencies alike."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import time
 
 
 class Clock:
-    """Monotonic seconds, `speed` times as fast as the world's.
+    """Monotonic seconds, `speed` times as fast as real time.
 
-    At speed 1 it is `time.monotonic()` itself, which is also the clock of V4L2's driver stamps. A faster one
-    lets simulated cameras run ten minutes in two: whoever waits, waits by this clock.
+    At speed 1 it is `time.monotonic()` itself, which is also the clock of V4L2's driver stamps. A faster clock
+    runs ten minutes of simulated cameras in two, since every wait is on this clock.
     """
 
     def __init__(self, speed: float = 1.0) -> None:
@@ -23,9 +23,9 @@ class Clock:
         return real if self.speed == 1.0 else self._origin + (real - self._origin) * self.speed
 
     def real(self, seconds: float) -> float:
-        """The world's seconds that `seconds` of this clock take."""
+        """Real seconds that `seconds` of this clock take."""
         return seconds / self.speed
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
-        """Wait for the event, at most `seconds`; whether it is set."""
+        """Wait for the event, at most `seconds` of this clock; returns whether it is set."""
         return event.wait(max(self.real(seconds), 0.0))

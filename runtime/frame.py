@@ -1,4 +1,4 @@
-"""Frame: one picture on its way from a source to a sink."""
+"""Frames: pictures on their way from a source to a sink."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """A picture with where and when it was taken. Compared by identity: arrays have no single equality."""
+    """A picture, with where and when it was taken. Compared by identity: arrays have no single equality."""
 
     image: NDArray[Any]
     """H×W grey or H×W×3 BGR; uint8, uint16 or float32 in [0, 1]."""
@@ -22,7 +22,7 @@ class Frame:
     source: str
     """URI or path it was read from; for a folder, the path of the picture itself."""
     flags: frozenset[str] = frozenset()
-    """What is special about it, such as "frozen" while a thermal camera corrects its flat field."""
+    """Properties such as "frozen", set while a thermal camera corrects its flat field."""
     arrival: float = math.nan
     """Seconds on the stream's clock when it was received; NaN outside of a stream."""
 
@@ -30,11 +30,20 @@ class Frame:
 @dataclass(frozen=True, slots=True, eq=False)
 class FusedFrame(Frame):
     """What a stream gives. `image` is the fused picture, uint8, of the visible picture's size; `timestamp` its
-    capture on the stream's monotonic clock (of files: on their own time)."""
+    capture on the stream's monotonic clock (of files: on their own time).
+
+    The three pictures are read-only, because the stream and other sinks use them too: draw on a copy."""
 
     ir: NDArray[Any] | None = None
-    """The infrared picture as it was fused, H×W uint8: toned and aligned; None where it was missing."""
+    """The infrared picture as it was fused, H×W uint8: tone-mapped and aligned; None where it was missing."""
     vi: NDArray[Any] | None = None
     """The visible picture, uint8; None where it was missing."""
     skew: float | None = None
     """Infrared minus visible stamp, seconds; None unless both were there."""
+
+
+def read_only(image: NDArray[Any]) -> NDArray[Any]:
+    """A view of the array through which it cannot be written; no copy."""
+    view: NDArray[Any] = image.view()
+    view.setflags(write=False)
+    return view

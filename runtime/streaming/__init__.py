@@ -1,4 +1,4 @@
-"""Two cameras in, one fused stream out, for weeks: threads, queues, and what happens when a camera fails."""
+"""Two cameras in, one fused stream out, for weeks: threads, queues, and recovery from failures of a camera or sink."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,29 +18,34 @@ from ufuser.runtime.sinks.opening import open_sink
 from ufuser.runtime.sinks.page import PageSink
 from ufuser.runtime.sinks.stream import StreamSink
 from ufuser.runtime.sources.opening import Cameras
+from ufuser.runtime.streaming.fusion import FusesPairs
 from ufuser.runtime.streaming.options import StreamOptions
-from ufuser.runtime.streaming.stream import FusesPairs, Stream
+from ufuser.runtime.streaming.stream import Stream
+from ufuser.runtime.telemetry.events import OnEvent
 from ufuser.runtime.uri import mask
 from ufuser.runtime.web.server import Access, Server
+
+_POLL = 0.2
+"""Real seconds between two looks whether a thread has failed, while a program waits for a frame."""
 
 
 @contextmanager
 def session(
     options: StreamOptions,
-    say: Callable[[str], None] | None = None,
+    on_event: OnEvent | None = None,
     fuser: FusesPairs | None = None,
     more_sinks: Sequence[StreamSink] = (),
 ) -> Iterator[Stream]:
-    """Build a stream, not yet started; everything is closed when the context is left.
+    """Build a stream, not yet started; leaving the context stops it and closes everything else.
 
     Args:
-        options: what was asked for.
-        say: takes a line about what happens, credentials masked.
+        options: of the stream.
+        on_event: takes an event, credentials masked. Called from several threads.
         fuser: instead of the one that `model` and `engine` name; it is not closed.
         more_sinks: beside those of `out`.
 
     Raises:
-        InputError: anything of the options cannot be had.
+        InputError: something in the options cannot be opened.
     """
     clock = Clock(options.speed)
     access = Access(options.bind, options.token)
@@ -49,46 +54,47 @@ def session(
         if options.report is not None:
             require_writable(Path(options.report))
         calibration = None if options.calibration is None else Calibration.load(options.calibration)
-        aligner = None if calibration is None else Aligner(calibration)
-        sinks: list[StreamSink] = []
-        for text in options.out:
-            sinks.append(open_sink(text, clock, access))
-            stack.callback(sinks[-1].close)
-        servers = [sink.server for sink in sinks if isinstance(sink, PageSink)]
-        if options.metrics is not None and (
-            options.metrics == 0 or options.metrics not in [s.port for s in servers]
-        ):
-            servers.append(Server(options.bind, options.metrics, access))
-            stack.callback(servers[-1].close)
-        stack.callback(cameras.close)
-        cameras.check()
-        # Last, because it takes longest: what is wrong elsewhere is said at once.
-        model = fuser or stack.enter_context(
-            Fuser.open(options.model, options.engine, options.threads, options.cpu_precision, shared=True)
-        )
-        config = options.config(None if calibration is None else calibration.offset_s)
-        stream = Stream(
-            cameras,
-            model,
-            [*sinks, *more_sinks],
-            config,
-            aligner,
-            clock,
-            say,
-        )
+        with ExitStack() as before_the_stream:
+            sinks: list[StreamSink] = []
+            for text in options.out:
+                sinks.append(open_sink(text, clock, access))
+                before_the_stream.callback(sinks[-1].close)
+            servers = [sink.server for sink in sinks if isinstance(sink, PageSink)]
+            if options.metrics is not None and (
+                options.metrics == 0 or options.metrics not in [s.port for s in servers]
+            ):
+                servers.append(Server(options.bind, options.metrics, access))
+                stack.callback(servers[-1].close)
+            stack.callback(cameras.close)
+            cameras.check()
+            # Last, because it takes longest: errors elsewhere are reported at once.
+            model = fuser or stack.enter_context(
+                Fuser.open(options.model, options.engine, options.threads, options.cpu_precision, shared=True)
+            )
+            stream = Stream(
+                cameras,
+                model,
+                [*sinks, *more_sinks],
+                options.config(None if calibration is None else calibration.offset_s),
+                None if calibration is None else Aligner(calibration),
+                clock,
+                on_event,
+            )
+            # From here on the stream closes the sinks, each in the thread that writes to it.
+            before_the_stream.pop_all()
+        stack.callback(stream.stop)
         _describe(stream, options, model)
         for server in servers:
             server.telemetry = stream.telemetry
-            if say is not None:
-                kind = "page, metrics" if server.pictures is not None else "metrics"
-                say(f"{kind}: {server.url}")
-        if say is not None and isinstance(model, Fuser):
-            say(f"fusing: {model.model} on {model.engine.name}")
+            subject = "page, metrics" if server.pictures is not None else "metrics"
+            stream.context.event("info", subject, server.url)
+        if isinstance(model, Fuser):
+            stream.context.event("info", "fusion", f"{model.model} on {model.engine.name}")
         yield stream
 
 
 def _describe(stream: Stream, options: StreamOptions, fuser: FusesPairs) -> None:
-    """What the report says besides figures."""
+    """Add to the report what is not a figure."""
     engine = fuser.engine.name if isinstance(fuser, Fuser) else type(fuser).__name__
     shown = {k: v for k, v in asdict(options).items() if k != "token"}
     shown |= {"ir": mask(options.ir), "vi": mask(options.vi), "out": [mask(text) for text in options.out]}
@@ -102,7 +108,7 @@ def _describe(stream: Stream, options: StreamOptions, fuser: FusesPairs) -> None
         stream.telemetry.set_field(name, value)
 
 
-class _Handover:
+class _ProgramSink:
     """The sink from which a program takes frames in its own thread."""
 
     name, in_main_thread = "program", True
@@ -124,23 +130,25 @@ def stream(
     *,
     out: Sequence[str] = (),
     fuser: Fuser | None = None,
-    say: Callable[[str], None] | None = None,
+    on_event: OnEvent | None = None,
     marks: bool = False,
     **options: Any,
 ) -> Iterator[FusedFrame]:
-    """Fused frames of two cameras, for one's own program.
+    """Fused frames of two cameras, for a program of your own.
 
         for fused in ufuser.stream(ir="v4l2:///dev/video0?format=Y16", vi="v4l2:///dev/video2"):
             detect(fused.image, fused.timestamp, fused.flags)
 
     Live cameras do not wait for the program: it gets the newest frame, older ones are dropped and counted. Files
-    wait. Ending the loop, or closing the generator, lets go of the cameras.
+    wait. Leaving the loop, or closing the generator, releases the cameras within two seconds, whatever hangs.
+
+    The pictures of a frame are read-only, because the stream and other sinks use them too: draw on a copy.
 
     Args:
         ir, vi: URIs as for `ufuser stream`.
-        out: sinks that get the frames as well.
+        out: URIs of sinks that also get the frames.
         fuser: an open one, instead of `model` and `engine`; the stream does not close it.
-        say: takes a line about what happens.
+        on_event: takes a `ufuser.runtime.telemetry.events.Event`. Called from several threads.
         marks: write into the picture that a camera is lost; the flags say so in any case.
         options: the other fields of `ufuser.runtime.streaming.options.StreamOptions`: `model`, `engine`, `sync`,
             `calibration`, `agc`, `duration`, …
@@ -154,23 +162,21 @@ def stream(
         TypeError: an unknown option.
     """
     chosen = StreamOptions(ir, vi, out=tuple(out), marks=marks, **options)
-    return _frames(chosen, say, fuser)
+    return _frames(chosen, on_event, fuser)
 
 
-def _frames(
-    options: StreamOptions, say: Callable[[str], None] | None, fuser: Fuser | None
-) -> Iterator[FusedFrame]:
-    handover = _Handover(every_frame=not Cameras(options.ir, options.vi, Clock()).live)
-    with session(replace(options, report=None), say, fuser, [handover]) as running, running:
-        outlet = running.outlets[-1]
-        while outlet.step(0.2):
+def _frames(options: StreamOptions, on_event: OnEvent | None, fuser: Fuser | None) -> Iterator[FusedFrame]:
+    own = _ProgramSink(every_frame=not Cameras(options.ir, options.vi, Clock()).live)
+    with session(replace(options, report=None), on_event, fuser, [own]) as running, running:
+        *others, worker = running.sink_workers
+        while worker.step(_POLL):
             if running.error is not None:
                 break
-            for other in running.outlets[:-1]:
+            for other in others:
                 if other.sink.in_main_thread and not other.done:  # a window beside the program
                     other.step(0)
-            if handover.frame is not None:
-                frame, handover.frame = handover.frame, None
+            if own.frame is not None:
+                frame, own.frame = own.frame, None
                 yield frame
         if running.error is not None:
             raise running.error

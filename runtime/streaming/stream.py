@@ -4,43 +4,44 @@
                ├─ inbox ─ thermal, pair, align ─ queue ─ fuse ────┤
     vi camera ─┘                                                  └─ sink
 
-A thread per camera, one that prepares, one that fuses and one per sink. Between live cameras and the fusion
-a queue that is full drops its oldest; files make wait.
+One thread per camera, one that prepares, one that fuses and one per sink. Between live cameras and the fusion,
+a full queue drops its oldest frame; files wait.
+
+Who closes what: a camera and a sink are closed by their own thread and by no other. A thread that hangs is left
+alone and reported: closing a file that another thread writes crashes the process.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
-
-import cv2
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from ufuser.runtime.clock import Clock
-from ufuser.runtime.frame import Frame, FusedFrame
-from ufuser.runtime.pairing import IR_LOST, SIDES, VI_LOST, PairingConfig, Side
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.pairing import SIDES, PairingConfig, Side
 from ufuser.runtime.sinks.stream import StreamSink
 from ufuser.runtime.sources.camera import Camera
-from ufuser.runtime.streaming import badge
-from ufuser.runtime.streaming.flow import Closed, Lanes, Queue
-from ufuser.runtime.streaming.intake import Intake, Patience
-from ufuser.runtime.streaming.outlet import STALE, Outlet
-from ufuser.runtime.streaming.prepare import Aligner, Preparation, Prepared
+from ufuser.runtime.streaming.camera_worker import CAMERA_NAMES, CameraWorker, Patience
+from ufuser.runtime.streaming.context import StreamContext
+from ufuser.runtime.streaming.fusion import FusesPairs, Fusion
+from ufuser.runtime.streaming.prepare import Aligner, Preparation, PrepareConfig, Prepared
+from ufuser.runtime.streaming.queues import MultiQueue, Queue
+from ufuser.runtime.streaming.sink_worker import SinkWorker
+from ufuser.runtime.streaming.states import CameraLifecycle
 from ufuser.runtime.telemetry import Telemetry
+from ufuser.runtime.telemetry.events import OnEvent
 from ufuser.runtime.thermal import ThermalConfig, ThermalPipeline
 
 _INBOX, _READY = 3, 1
 """Frames that wait of each camera, and pairs that wait for the fusion."""
-_GRACE, _LAST = 1.0, 0.7
-"""Real seconds that stopping waits for a picture being fused and for frames that wait for a sink; and, after that,
+_GRACE, _CLOSING = 0.9, 0.5
+"""Real seconds that `stop` waits for the picture being fused and for frames that wait for a sink; and, after that,
 for sinks to finish their files."""
 _SHOW = 0.02
 """Real seconds a window may keep the main thread waiting."""
-_WORDS = {IR_LOST: "NO INFRARED", VI_LOST: "NO VISIBLE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,9 @@ class StreamConfig:
     grey: bool = False
     """Fuse luma alone: the pictures are H×W."""
     marks: bool = False
-    """Write into the picture that a camera is lost or the picture old, beside the flags."""
+    """Write into the picture that a camera is lost or the picture is old, besides setting flags."""
     duration: float | None = None
-    """Ends after so many seconds; None runs until the sources end or somebody stops it."""
+    """End after so many seconds; None runs until the sources end or the stream is stopped."""
 
 
 class CameraPair(Protocol):
@@ -69,17 +70,10 @@ class CameraPair(Protocol):
         """The stream begins now."""
 
     def name(self, side: Side) -> str:
-        """What a camera is called, credentials masked."""
+        """The URI of a camera, credentials masked."""
 
     def open(self, side: Side) -> Camera:
         """Open a camera, for the first time or again. Raises InputError."""
-
-
-class FusesPairs(Protocol):
-    """What `ufuser.Fuser` is to a stream."""
-
-    def fuse(self, ir: NDArray[Any], vi: NDArray[Any]) -> NDArray[Any]:
-        """The fused picture in the visible's layout; both uint8, of one size."""
 
 
 class Stream:
@@ -88,11 +82,11 @@ class Stream:
     Args:
         cameras: the two cameras, opened on starting.
         fuser: used in one thread.
-        sinks: open; the stream finishes them.
-        config: how.
-        aligner: brings infrared onto the visible camera's pixels; None scales it to the same size.
-        clock: all times are of it.
-        say: takes a line about what happened; credentials masked. Called from several threads.
+        sinks: open; the stream closes them.
+        config: see there.
+        aligner: maps infrared onto the visible camera's pixels; None scales it to the same size.
+        clock: of all times.
+        on_event: takes an event, credentials masked. Called from several threads.
     """
 
     def __init__(
@@ -103,24 +97,25 @@ class Stream:
         config: StreamConfig | None = None,
         aligner: Aligner | None = None,
         clock: Clock | None = None,
-        say: Callable[[str], None] | None = None,
+        on_event: OnEvent | None = None,
     ) -> None:
         self.config, self.clock = config or StreamConfig(), clock or Clock()
         self._cameras, self._fuser, self._aligner = cameras, fuser, aligner
-        self._user_say = say
         self.telemetry = Telemetry({side: cameras.name(side) for side in SIDES}, self.clock)
-        self.outlets = [Outlet(sink, cameras.live, self.clock, self.telemetry, self._say) for sink in sinks]
-        self._stop = threading.Event()
+        self.context = StreamContext(self.clock, self.telemetry, on_event)
+        self.sink_workers = [SinkWorker(sink, cameras.live, self.context) for sink in sinks]
         self._fused = threading.Event()
         """No more fused frames come."""
-        self._inbox: Lanes[Frame | None] = Lanes(SIDES, _INBOX, drop_oldest=cameras.live)
+        self._inbox: MultiQueue[Frame | None] = MultiQueue(SIDES, _INBOX, drop_oldest=cameras.live)
         self._ready: Queue[Prepared] = Queue(_READY, drop_oldest=cameras.live)
-        self._threads: list[threading.Thread] = []
-        self._sinks: list[threading.Thread] = []
-        self._sequence = 0
-        self._last: FusedFrame | None = None
+        self._threads: dict[str, threading.Thread] = {}
+        """By the part they run."""
+        self._sink_threads: dict[SinkWorker, threading.Thread] = {}
+        self._stopped = False
         self.error: BaseException | None = None
         """What ended the stream, if it was a failure."""
+        self.unfinished: tuple[str, ...] = ()
+        """After `stop`: the parts whose thread still hangs."""
 
     def __enter__(self) -> Stream:
         self.start()
@@ -139,17 +134,36 @@ class Stream:
         except BaseException:
             for camera in opened.values():
                 camera.close()
-            for outlet in self.outlets:
-                outlet.finish()
+            self.stop()
             raise
-        preparation = self._preparation()
+        lifecycles = {side: self._lifecycle(side) for side in SIDES}
         for side in SIDES:
-            self._threads.append(self._spawn(f"{side} camera", self._intake(side, opened[side]).run))
-        self._threads.append(self._spawn("prepare", preparation.run))
-        self._threads.append(self._spawn("fuse", self._fuse))
-        for outlet in self.outlets:
-            if not outlet.sink.in_main_thread:
-                self._sinks.append(self._spawn(f"sink {outlet.sink.name}", outlet.run))
+            worker = CameraWorker(
+                side,
+                opened[side],
+                lambda side=side: self._cameras.open(side),  # type: ignore[misc]
+                self._inbox,
+                lifecycles[side],
+                self.context,
+                self.config.patience,
+            )
+            self._threads[CAMERA_NAMES[side]] = self._spawn(f"{side} camera", worker.run)
+        preparation = Preparation(
+            self._inbox,
+            self._ready,
+            PrepareConfig(self._cameras.live, self.config.pairing, self.config.grey, self.config.duration),
+            ThermalPipeline(self.config.thermal, repeats=getattr(opened["ir"], "repeats", True)),
+            self._aligner,
+            lifecycles,
+            self.context,
+        )
+        self._threads["preparation"] = self._spawn("prepare", preparation.run)
+        self._threads["fusion"] = self._spawn("fuse", self._fuse)
+        for sink_worker in self.sink_workers:
+            if not sink_worker.sink.in_main_thread:
+                self._sink_threads[sink_worker] = self._spawn(
+                    f"sink {sink_worker.sink.name}", sink_worker.run
+                )
 
     def wait(self, timeout: float) -> bool:
         """Wait until the stream has ended by itself; in the main thread, also show windows.
@@ -161,44 +175,59 @@ class Stream:
             Whether it has ended, sinks included.
 
         Raises:
-            Whatever a thread died of: InputError, such as for a file that cannot be read on.
+            What a thread died of, such as InputError for a file that cannot be read any further.
         """
-        shown = [outlet for outlet in self.outlets if outlet.sink.in_main_thread and not outlet.done]
-        for outlet in shown:
-            outlet.step(min(timeout, _SHOW))
-        if not shown:
+        windows = [worker for worker in self.sink_workers if worker.sink.in_main_thread and not worker.done]
+        for worker in windows:
+            worker.step(min(timeout, _SHOW))
+        if not windows:
             self._fused.wait(timeout)
-        if any(outlet.end_wanted for outlet in self.outlets):
+        if any(worker.end_wanted for worker in self.sink_workers):
             self._stop_sources()
         if self.error is not None:
             raise self.error
-        if self.outlets and all(outlet.error for outlet in self.outlets):
+        if self.sink_workers and all(worker.done and worker.error for worker in self.sink_workers):
             self._stop_sources()
-        if self._fused.is_set() and self._sinks:
-            self._sinks[0].join(timeout)
-        return self._fused.is_set() and not any(thread.is_alive() for thread in self._sinks)
+        if self._fused.is_set():
+            _join(self._sink_threads.values(), time.monotonic() + timeout)
+        return self._fused.is_set() and not any(t.is_alive() for t in self._sink_threads.values())
 
     def stop(self) -> None:
-        """End it now, within two seconds: what is being fused is finished, what waits for a sink is written if
-        time allows, and every sink is finished. A second call does nothing more."""
+        """End the stream within two seconds, whatever hangs; a second call does nothing.
+
+        The picture being fused is finished, frames that wait for a sink are written if time allows, and every sink
+        is closed by its own thread. A thread that hangs meanwhile is left alone: `unfinished` names its part, an
+        event says so, and the thread goes on to close its sink if it ever can.
+        """
+        if self._stopped:
+            return
+        self._stopped = True
         self._stop_sources()
         deadline = time.monotonic() + _GRACE
-        for thread in (*self._threads, *self._sinks):
-            thread.join(max(deadline - time.monotonic(), 0.0))
-        for outlet in self.outlets:
-            outlet.close(discard=True)
-        deadline += _LAST
-        for thread in self._sinks:
-            thread.join(max(deadline - time.monotonic(), 0.0))
-        for outlet in self.outlets:
-            # A sink that hangs is left to its thread: what it has written so far is whole without its end.
-            if outlet.sink.in_main_thread or not self._sinks:
-                outlet.finish()
+        _join((*self._threads.values(), *self._sink_threads.values()), deadline)
+        for worker in self.sink_workers:
+            worker.end(discard=True)
+        _join(self._sink_threads.values(), deadline + _CLOSING)
+        for worker in self.sink_workers:
+            if worker not in self._sink_threads:  # of this thread, or never started
+                worker.finish()
+        self.unfinished = self.busy()
+        for part in self.unfinished:
+            self.context.event("error", part, "left unfinished: it does not answer")
+
+    def busy(self) -> tuple[str, ...]:
+        """The parts whose threads run."""
+        parts = [*self._threads.items()]
+        parts += [(worker.sink.name, thread) for worker, thread in self._sink_threads.items()]
+        return tuple(part for part, thread in parts if thread.is_alive())
 
     def _stop_sources(self) -> None:
-        self._stop.set()
+        self.context.stop.set()
         self._inbox.close(discard=True)
         self._ready.close(discard=True)
+
+    def _lifecycle(self, side: Side) -> CameraLifecycle:
+        return CameraLifecycle(lambda state: self.telemetry.state(side, state.value))
 
     # Threads
 
@@ -218,88 +247,22 @@ class Stream:
             self.error = error
         self._stop_sources()
 
-    def _say(self, text: str) -> None:
-        self.telemetry.event(text)
-        if self._user_say is not None:
-            self._user_say(text)
-
-    def _intake(self, side: Side, camera: Camera) -> Intake:
-        return Intake(
-            side,
-            camera,
-            lambda: self._cameras.open(side),
-            self._inbox,
-            self.clock,
-            self.telemetry,
-            self._stop,
-            self._say,
-            self.config.patience,
-        )
-
-    def _preparation(self) -> Preparation:
-        return Preparation(
-            self._inbox,
-            self._ready,
-            self._cameras.live,
-            self.config.pairing,
-            ThermalPipeline(self.config.thermal),
-            self._aligner,
-            self.config.grey,
-            self.config.duration,
-            self.clock,
-            self.telemetry,
-            self._say,
-        )
-
     def _fuse(self) -> None:
+        fusion = Fusion(
+            self._ready,
+            self._fuser,
+            self.sink_workers,
+            self.config.grey,
+            self.config.marks,
+            self.context,
+        )
         try:
-            while True:
-                prepared = self._ready.get(None)
-                if prepared is None:
-                    continue
-                frame = self._repeated(prepared) if prepared.pair is None else self._fresh(prepared)
-                if frame is not None:
-                    for outlet in self.outlets:
-                        outlet.offer(frame)
-        except Closed:
-            pass
+            fusion.run()
         finally:
             self._stop_sources()
-            for outlet in self.outlets:
-                outlet.close(discard=False)
             self._fused.set()
 
-    def _fresh(self, prepared: Prepared) -> FusedFrame:
-        pair = prepared.pair
-        assert pair is not None
-        ir, vi = (None if frame is None else frame.image for frame in (pair.ir, pair.vi))
-        if ir is not None and vi is not None:
-            with self.telemetry.stage("fuse"):
-                image = self._fuser.fuse(ir, vi)
-        elif vi is not None:
-            image = vi
-        else:
-            assert ir is not None  # a pair has at least one side
-            image = ir if self.config.grey else np.asarray(cv2.cvtColor(ir, cv2.COLOR_GRAY2BGR))
-        skew = pair.skew_s if ir is not None and vi is not None else None
-        frame = FusedFrame(
-            image, pair.stamp, self._sequence, "fused", pair.flags, prepared.arrival, ir, vi, skew
-        )
-        self._last = frame
-        self.telemetry.fused(frame.flags)
-        words = [word for flag, word in _WORDS.items() if flag in frame.flags]
-        return self._numbered(frame, ", ".join(words))
 
-    def _repeated(self, prepared: Prepared) -> FusedFrame | None:
-        if self._last is None:
-            return None
-        frame = replace(
-            self._last, timestamp=prepared.arrival, flags=frozenset({STALE, IR_LOST, VI_LOST}), skew=None
-        )
-        return self._numbered(frame, f"NO SIGNAL FOR {prepared.lost_for:.0f} s")
-
-    def _numbered(self, frame: FusedFrame, words: str) -> FusedFrame:
-        image = badge.stamp(frame.image, words) if words and self.config.marks else frame.image
-        numbered = replace(frame, image=image, sequence=self._sequence)
-        self._sequence += 1
-        return numbered
+def _join(threads: Iterable[threading.Thread], deadline: float) -> None:
+    for thread in threads:
+        thread.join(max(deadline - time.monotonic(), 0.0))

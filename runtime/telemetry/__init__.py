@@ -1,6 +1,6 @@
-"""What a run's durations say: rates and percentiles, never an average that hides the slow frames.
+"""Figures of runs: rates and percentiles, never an average that hides the slow frames.
 
-`Durations` sums up a run that has ended; `Telemetry` looks on while a stream runs for weeks.
+`Durations` summarises a run that has ended; `Telemetry` measures a stream while it runs for weeks.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
 from ufuser.runtime.clock import Clock
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.telemetry import sensors
+from ufuser.runtime.telemetry.events import Event
 from ufuser.runtime.telemetry.histogram import Histogram
 
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """Summary of how long the frames took in one stage."""
+    """Summary of the time that frames took in one stage."""
 
     frames: int
     fps: float
@@ -46,15 +47,15 @@ class Durations:
 
 
 _WINDOW = 10
-"""Seconds that a current rate looks back."""
+"""Seconds over which a current rate is taken."""
 _EVENTS = 64
-"""Latest events kept."""
+"""Events kept, the latest."""
 _MINUTE = 60.0
 FROZEN = "frozen"
 
 
 class Rate:
-    """Frames per second: over all, and lately. Not for several threads at once."""
+    """Frames per second: over the whole run, and lately. Not for several threads at once."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -64,7 +65,7 @@ class Rate:
         """(whole second, frames in it)."""
 
     def add(self, now: float) -> None:
-        """One frame, now."""
+        """Count one frame."""
         self.count += 1
         self.last = now
         if self.count == 1:
@@ -74,16 +75,16 @@ class Rate:
         self._seconds[-1][1] += 1
 
     def overall(self) -> float:
-        """From the first frame to the latest; 0 before the second."""
+        """The rate from the first frame to the latest; 0 before the second."""
         return (self.count - 1) / (self.last - self.first) if self.last > self.first else 0.0
 
     def lately(self, now: float) -> float:
-        """Over the last ten seconds, or since the first frame where that is less."""
+        """The rate over the last ten seconds, or since the first frame if that is less."""
         if not self.count:
             return 0.0
         begin = max(now - _WINDOW, self.first)
         frames = sum(number for second, number in self._seconds if int(begin) < second or begin == self.first)
-        # The second in which the window begins counts by nothing: the rate is over whole ones.
+        # The second in which the window begins is left out: the rate is over whole seconds.
         span = now - (begin if begin == self.first else int(begin) + 1)
         return frames / span if span > 0 else 0.0
 
@@ -94,8 +95,8 @@ class _Side:
 
     uri: str
     rate: Rate = field(default_factory=Rate)
-    state: str = "waiting"
-    """"waiting", "running", "stalled", "gone" or "ended"."""
+    state: str = "opening"
+    """See `ufuser.runtime.streaming.states.CameraState`."""
     size: tuple[int, int] | None = None
     stalls: int = 0
     stalled_s: float = 0.0
@@ -104,8 +105,8 @@ class _Side:
     """Of the latest frame."""
     ffc: int = 0
     ffc_s: float = 0.0
-    shown: tuple[float, bool] = (math.nan, False)
-    """Stamp of the latest frame that was toned, and whether it was frozen."""
+    toned: tuple[float, bool] = (math.nan, False)
+    """Stamp of the latest frame that was tone-mapped, and whether it was frozen."""
 
 
 class Telemetry:
@@ -114,7 +115,7 @@ class Telemetry:
     Args:
         uris: of the two cameras, by side, credentials masked.
         clock: of the stream.
-        stall_after: a gap between two frames of a camera counts as a stall from so many seconds on.
+        stall_after: a gap of this many seconds or more between two frames of a camera counts as a stall.
     """
 
     def __init__(self, uris: Mapping[str, str], clock: Clock, stall_after: float = 1.0) -> None:
@@ -127,7 +128,8 @@ class Telemetry:
         self._latency: dict[str, Histogram] = {}
         self._skew, self._skew_sum = Histogram(), 0.0
         self._fused, self._out = Rate(), Rate()
-        self._events: deque[str] = deque(maxlen=_EVENTS)
+        self._failures: Counter[str] = Counter()
+        self._events: deque[Event] = deque(maxlen=_EVENTS)
         self._event_count = 0
         self._fields: dict[str, Any] = {}
         self._began, self._began_at = clock.now(), time.time()
@@ -136,10 +138,10 @@ class Telemetry:
         with suppress(ImportError):
             self._nvtx = importlib.import_module("nvtx")
 
-    # What the threads tell
+    # Called by the threads of the stream
 
     def arrived(self, side: str, frame: Frame) -> None:
-        """A camera gave a frame; `arrival` and flags are used."""
+        """A camera gave a frame; its `arrival` and the size of its image are used."""
         with self._lock:
             at = self._sides[side]
             gap = frame.arrival - at.arrival
@@ -147,23 +149,23 @@ class Telemetry:
                 at.stalls += 1
                 at.stalled_s += gap
             at.rate.add(frame.arrival)
-            at.state, at.size = "running", (frame.image.shape[1], frame.image.shape[0])
+            at.size = (frame.image.shape[1], frame.image.shape[0])
             at.arrival = frame.arrival
 
     def toned(self, frame: Frame) -> None:
-        """An infrared frame was toned; `frozen` in its flags tells a flat-field correction."""
+        """An infrared frame was tone-mapped; "frozen" in its flags means a flat-field correction."""
         frozen = FROZEN in frame.flags
         with self._lock:
             at = self._sides["ir"]
-            stamp, was_frozen = at.shown
+            stamp, was_frozen = at.toned
             if frozen:
                 at.ffc += not was_frozen
                 if frame.timestamp > stamp:
                     at.ffc_s += min(frame.timestamp - stamp, self._stall_after)
-            at.shown = (frame.timestamp, frozen)
+            at.toned = (frame.timestamp, frozen)
 
-    def state(self, side: str, state: Literal["stalled", "gone", "ended", "running"]) -> None:
-        """A camera's state changed."""
+    def state(self, side: str, state: str) -> None:
+        """A camera's state has changed."""
         with self._lock:
             self._sides[side].state = state
 
@@ -172,13 +174,18 @@ class Telemetry:
         with self._lock:
             self._sides[side].reconnects += 1
 
+    def failed(self, place: str) -> None:
+        """A camera ("ir", "vi") or a sink has failed, or an attempt to recover it."""
+        with self._lock:
+            self._failures[place] += 1
+
     def drop(self, where: str, reason: str, frames: int = 1) -> None:
         """Frames were dropped: at "ir", "vi", "pairs" or a sink."""
         with self._lock:
             self._drops[where, reason] += frames
 
     def set_drops(self, where: str, reason: str, total: int) -> None:
-        """The same, by somebody who counts for himself."""
+        """Set the number of dropped frames, for a caller that counts them itself."""
         with self._lock:
             self._drops[where, reason] = total
 
@@ -189,7 +196,7 @@ class Telemetry:
             self._skew_sum += skew
 
     def fused(self, flags: frozenset[str]) -> None:
-        """A frame came out of the fusion."""
+        """A frame was fused, or passed on because its partner is lost."""
         with self._lock:
             self._fused.add(self._clock.now())
             self._flags.update(flags)
@@ -203,20 +210,20 @@ class Telemetry:
             if latency is not None:
                 self._latency.setdefault(sink, Histogram()).add(latency)
 
-    def event(self, text: str) -> None:
-        """Something worth a line; credentials masked."""
+    def event(self, event: Event) -> None:
+        """Keep an event; the oldest are forgotten."""
         with self._lock:
             self._event_count += 1
-            self._events.append(f"{self.seconds():.3f} s: {text}")
+            self._events.append(event)
 
     def set_field(self, name: str, value: Any) -> None:
-        """A field of the report that does not change any more, such as the engine's name."""
+        """Add a field to the report that does not change any more, such as the engine's name."""
         with self._lock:
             self._fields[name] = value
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage; where NVTX is installed it is a range of that name."""
+        """Time a stage; with NVTX installed, also mark it as a range of that name."""
         if self._nvtx is not None:
             self._nvtx.push_range(name)
         began = time.perf_counter()
@@ -229,35 +236,35 @@ class Telemetry:
             with self._lock:
                 self._stages.setdefault(name, Histogram()).add(elapsed)
 
-    # What is asked of it
+    # Figures
 
     def seconds(self) -> float:
-        """Since the start, on the stream's clock."""
+        """Seconds since the start, on the stream's clock."""
         return self._clock.now() - self._began
 
     @property
     def fused_frames(self) -> int:
-        """Frames that came out of the fusion."""
+        """Number of fused frames."""
         return self._fused.count
 
     def healthy(self, within: float = 5.0) -> bool:
-        """Whether frames flow: one with a new picture was fused in the last seconds."""
+        """Whether a frame with a new picture was fused in the last `within` seconds."""
         with self._lock:
             return self._clock.now() - self._fused.last <= within
 
     def histograms(self) -> tuple[dict[str, Histogram], dict[str, Histogram], Histogram]:
-        """By stage, by sink, and the skew's; not copied: read them under `frozen`."""
+        """Histograms by stage, by sink, and of the skew. Not copied: read them under `frozen`."""
         return self._stages, self._latency, self._skew
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Nothing changes within."""
+        """A context in which no figure changes."""
         with self._lock:
             yield
 
     def report(self) -> dict[str, Any]:
-        """All figures, to be written as JSON. Milliseconds where a name ends in `_ms`."""
-        # Reading the sensors takes milliseconds: not while the others wait.
+        """All figures, ready for JSON. Milliseconds where a name ends in `_ms`."""
+        # Reading the sensors takes milliseconds: not under the lock.
         temperatures, powers, resident = sensors.temperatures(), sensors.powers(), sensors.resident_bytes()
         with self._lock:
             now = self._clock.now()
@@ -265,7 +272,7 @@ class Telemetry:
             self._memory["end"] = resident
             first = next(iter(self._latency.values()), Histogram())
             return {
-                "schema": 1,
+                "schema": 2,
                 "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._began_at)),
                 "seconds": round(seconds, 3),
                 "speed": self._clock.speed,
@@ -285,7 +292,8 @@ class Telemetry:
                 "temperatures_c": temperatures,
                 "power_w": powers,
                 "memory_bytes": dict(self._memory),
-                "events": list(self._events),
+                "failures": dict(self._failures),
+                "events": [{**asdict(event), "time": round(event.time, 3)} for event in self._events],
                 "event_count": self._event_count,
             }
 

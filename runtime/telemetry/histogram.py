@@ -1,4 +1,4 @@
-"""Durations in bounded memory: percentiles of weeks from a thousand counters."""
+"""Histograms of durations in bounded memory: a thousand counters give percentiles over weeks."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import bisect
 import math
 
 _SMALLEST, _LARGEST, _GROWTH = 1e-5, 1e4, 1.02
-"""Seconds, and the ratio of neighbouring edges: a percentile is right to 1 %."""
+"""Range in seconds, and ratio of neighbouring edges: percentiles are accurate to 1 %."""
 _COUNTERS = math.ceil(math.log(_LARGEST / _SMALLEST) / math.log(_GROWTH)) + 2
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Seconds: upper edges of the buckets that Prometheus is told."""
+"""Upper edges of the buckets for Prometheus, seconds."""
 
 
 class Histogram:
-    """Counts durations by size. Not for several threads at once."""
+    """Counts durations by length. Not for several threads at once."""
 
     def __init__(self) -> None:
         self._fine = [0] * _COUNTERS
@@ -24,29 +24,29 @@ class Histogram:
         self.least, self.most = math.inf, 0.0
 
     def add(self, seconds: float) -> None:
-        """Count one duration; a negative one as 0."""
+        """Count one duration; a negative one counts as 0."""
         seconds = max(seconds, 0.0)
-        place = 0
+        index = 0
         if seconds > _SMALLEST:
-            place = min(1 + int(math.log(seconds / _SMALLEST) / math.log(_GROWTH)), _COUNTERS - 1)
-        self._fine[place] += 1
+            index = min(1 + int(math.log(seconds / _SMALLEST) / math.log(_GROWTH)), _COUNTERS - 1)
+        self._fine[index] += 1
         self._coarse[bisect.bisect_left(BOUNDS, seconds)] += 1
         self.count += 1
         self.total += seconds
         self.least, self.most = min(self.least, seconds), max(self.most, seconds)
 
     def percentile(self, percent: float) -> float:
-        """Seconds that `percent` of the durations do not exceed, to 1 %; 0 without any."""
+        """Seconds that `percent` of the durations do not exceed, accurate to 1 %; 0 without durations."""
         wanted, seen = percent / 100 * self.count, 0
-        for place, number in enumerate(self._fine):
+        for index, number in enumerate(self._fine):
             seen += number
             if number and seen >= wanted:
-                middle = _SMALLEST * _GROWTH ** (place - 0.5) if place else 0.0
+                middle = _SMALLEST * _GROWTH ** (index - 0.5) if index else 0.0
                 return min(max(middle, self.least), self.most)
         return 0.0
 
     def cumulative(self) -> list[int]:
-        """How many durations each of `BOUNDS` is not exceeded by."""
+        """For each of `BOUNDS`, the number of durations that do not exceed it."""
         totals, seen = [], 0
         for number in self._coarse[:-1]:
             seen += number

@@ -83,7 +83,7 @@ def _cameras(cameras: Mapping[str, Mapping[str, Any]]) -> list[str]:
         ("ufuser_camera_ffc_seconds_total", "counter", "Their length.", "ffc_seconds"),
     ):
         lines += _family(name, kind, text, [({"camera": side}, at[key]) for side, at in cameras.items()])
-    up = [({"camera": side}, int(at["state"] == "running")) for side, at in cameras.items()]
+    up = [({"camera": side}, int(at["state"] == "live")) for side, at in cameras.items()]
     return lines + _family("ufuser_camera_up", "gauge", "Whether a camera gives frames.", up)
 
 

@@ -1,4 +1,4 @@
-"""What a machine tells of itself on Linux: memory, temperatures, power. What it has not is left out."""
+"""Memory, temperatures and power as Linux reports them; a missing sensor is left out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _STATM = Path("/proc/self/statm")
 
 
 def resident_bytes() -> int | None:
-    """Memory of this process that is in RAM; None where the system does not tell."""
+    """Resident memory of this process; None if the system does not report it."""
     try:
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError, ValueError):
@@ -18,7 +18,7 @@ def resident_bytes() -> int | None:
 
 
 def temperatures(system: Path = SYSTEM) -> dict[str, float]:
-    """Degrees Celsius by the name of the thermal zone."""
+    """Degrees Celsius by name of the thermal zone."""
     found: dict[str, float] = {}
     for zone in sorted((system / "class/thermal").glob("thermal_zone*")):
         value = _number(zone / "temp")
@@ -28,7 +28,7 @@ def temperatures(system: Path = SYSTEM) -> dict[str, float]:
 
 
 def powers(system: Path = SYSTEM) -> dict[str, float]:
-    """Watts by the name of the rail, from INA3221 monitors as Jetsons have them."""
+    """Watts by name of the rail, from INA3221 monitors, which Jetsons have."""
     found: dict[str, float] = {}
     for chip in sorted((system / "class/hwmon").glob("hwmon*")):
         if _text(chip / "name") != "ina3221":

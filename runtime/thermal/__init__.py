@@ -36,13 +36,15 @@ class ThermalPipeline:
 
     Args:
         config: tone mapping and healing.
+        repeats: an identical frame means that the camera sent its picture again (see `Source.repeats`). Where it
+            does not, as behind a lossy codec that smooths the noise of a still scene away, no freeze is detected.
     """
 
-    def __init__(self, config: ThermalConfig | None = None) -> None:
+    def __init__(self, config: ThermalConfig | None = None, repeats: bool = True) -> None:
         self.config = config or ThermalConfig()
+        self._repeats = repeats
         self._kind: tuple[tuple[int, ...], np.dtype[Any]] | None = None
         self._stamp: float | None = None
-        self._latest: tuple[Frame, Frame] | None = None
         self._start()
 
     @property
@@ -63,16 +65,14 @@ class ThermalPipeline:
         Raises:
             InputError: another dtype or layout; mode "fixed" without limits for raw counts.
         """
-        if self._latest is not None and self._latest[0] is frame:
-            return self._latest[1]  # held by the pairing, not sent twice by the camera
         image = self._checked(frame)
         kind = (image.shape, image.dtype)
         if kind != self._kind:
             self._start(image.dtype)
             self._kind, self._stamp = kind, None
-        repeat = self._freeze.is_repeat(image)
+        repeat = self._repeats and self._freeze.is_repeat(image)
         flags = set(frame.flags)
-        if self._freeze.frozen:
+        if repeat and self._freeze.frozen:
             flags.add(FROZEN)
         if not repeat:
             if self.config.heal:
@@ -83,9 +83,7 @@ class ThermalPipeline:
                 flags.add(SCENE_CUT)
             self._stamp = frame.timestamp
             self._toned = self._tone.tone(healed)
-        toned = replace(frame, image=self._toned, flags=frozenset(flags))
-        self._latest = (frame, toned)
-        return toned
+        return replace(frame, image=self._toned, flags=frozenset(flags))
 
     def _start(self, dtype: np.dtype[Any] | None = None) -> None:
         config = self.config

@@ -43,7 +43,7 @@ function figures(report) {
   byId("p50").textContent = fixed(report.capture_to_output_ms.p50, 0);
   const both = [ir, vi];
   rows("cameras", [
-    ["state", ...both.map((c) => ({ text: c.state, bad: c.state !== "running" }))],
+    ["state", ...both.map((c) => ({ text: c.state, bad: c.state !== "live" }))],
     ["size", ...both.map((c) => (c.size ? c.size.join("×") : "–"))],
     ["frames/s", ...both.map((c) => fixed(c.fps_lately))],
     ["frames", ...both.map((c) => c.frames)],
@@ -57,14 +57,15 @@ function figures(report) {
   rows("drops", Object.entries(report.drops));
   rows("flags", Object.entries(report.flags));
   byId("engine").textContent = [report.model, report.engine].filter(Boolean).join(" on ");
-  byId("events").replaceChildren(...report.events.slice(-6).reverse().map((text) => {
+  byId("events").replaceChildren(...report.events.slice(-6).reverse().map((event) => {
     const item = document.createElement("li");
-    item.textContent = text;
+    item.textContent = `${event.time} s: ${event.subject}: ${event.text}`;
+    if (event.severity === "error") item.className = "bad";
     return item;
   }));
   for (const [name, camera] of [["ir", ir], ["vi", vi]])
-    byId(name).classList.toggle("lost", camera.state !== "running");
-  const running = both.every((c) => c.state === "running");
+    byId(name).classList.toggle("lost", camera.state !== "live");
+  const running = both.every((c) => c.state === "live");
   const state = byId("state");
   state.textContent = !report.healthy ? "no frames" : running ? "running" : "one camera lost";
   state.className = `pill ${!report.healthy ? "bad" : running ? "good" : "warn"}`;

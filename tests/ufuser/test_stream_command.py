@@ -115,7 +115,7 @@ def test_a_full_disk_ends_that_file_only(start: Start, tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1, err
-    assert "x.mkv is over: cannot write x.mkv: File too large" in err
+    assert "x.mkv: failed: cannot write x.mkv: File too large" in err
     assert "FAILED x.mkv" in out
     report = json.loads((tmp_path / "r.json").read_text())
     assert list(report["failed_outputs"]) == ["x.mkv"]

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from types import FrameType
+from queue import SimpleQueue
 from typing import Any
 
 from ufuser.cli.options import AUTO_MODEL, which
-from ufuser.runtime.command import Parser
+from ufuser.cli.shutdown import UNFINISHED, Shutdown, exit_without_teardown
+from ufuser.runtime.command import BAD_INPUT, Parser
 from ufuser.runtime.engines import AUTO, ENGINES
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
@@ -23,11 +20,12 @@ from ufuser.runtime.progress import Progress
 from ufuser.runtime.streaming.options import StreamOptions, read_toml
 from ufuser.runtime.streaming.session import session
 from ufuser.runtime.streaming.stream import Stream
+from ufuser.runtime.telemetry.events import Event
 from ufuser.runtime.uri import seconds
 
 SINK_FAILED = 1
-_LOOK = 0.1
-"""Real seconds between two looks at the stream."""
+_POLL = 0.1
+"""Real seconds between two updates of the progress line."""
 
 
 def get_parser(prog: str) -> Parser:
@@ -93,26 +91,37 @@ def _time(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Stream until the end; 0, or 1 if an output failed on the way. Raises InputError."""
+    """Stream until the end.
+
+    Returns:
+        0; 1 if an output failed on the way or something was left unfinished.
+
+    Raises:
+        InputError: a bad option, or an input that cannot be opened or read any further.
+    """
     options = options_of(args)
-    with Progress("fused", None) as progress:
+    with Progress("fused", None) as progress, Shutdown() as shutdown:
         notes = _Notes(progress)
-        with session(options, notes.say) as stream, _stopped_by_signals() as stop:
-            error: BaseException | None = None
+        with session(options, notes.add) as stream:
+            shutdown.graceful(stream.busy)
+            error: InputError | None = None
             try:
                 with stream:
-                    _look_on(stream, stop, notes)
+                    while not shutdown.requested.is_set() and not stream.wait(_POLL):
+                        notes.show(stream)
             except InputError as e:
                 error = e
             notes.show(stream)
-            report = _report(stream, stop, error)
+            report = _report(stream, shutdown.requested.is_set(), error)
             # A stream that never began has nothing to report.
             if options.report is not None and (error is None or report["fused"]["frames"]):
                 write_bytes(Path(options.report), f"{json.dumps(report, indent=2)}\n".encode())
-            if error is not None:
-                raise error
-    print(json.dumps(report, indent=2) if args.json else _story(report))
-    return SINK_FAILED if report["failed_outputs"] else 0
+        if stream.unfinished:
+            exit_without_teardown(BAD_INPUT if error is not None else UNFINISHED)
+        if error is not None:
+            raise error
+        print(json.dumps(report, indent=2) if args.json else _story(report), flush=True)
+    return SINK_FAILED if report["failed_outputs"] or report["unfinished"] else 0
 
 
 def options_of(args: argparse.Namespace) -> StreamOptions:
@@ -132,58 +141,34 @@ def options_of(args: argparse.Namespace) -> StreamOptions:
 
 
 class _Notes:
-    """Lines from any thread, shown by the main one: the progress line is not torn."""
+    """Events of any thread, printed by the main thread, so that they do not tear the progress line."""
 
     def __init__(self, progress: Progress) -> None:
-        self._progress, self._lock = progress, threading.Lock()
-        self._waiting: list[str] = []
+        self._progress = progress
+        self._waiting: SimpleQueue[Event] = SimpleQueue()
         self._frames = 0
 
-    def say(self, text: str) -> None:
-        with self._lock:
-            self._waiting.append(text)
+    def add(self, event: Event) -> None:
+        self._waiting.put(event)
 
     def show(self, stream: Stream) -> None:
-        with self._lock:
-            waiting, self._waiting = self._waiting, []
-        for text in waiting:
-            self._progress.note(text)
+        while not self._waiting.empty():
+            self._progress.note(str(self._waiting.get()))
         frames = stream.telemetry.fused_frames
         for _ in range(frames - self._frames):
             self._progress.step()
         self._frames = frames
 
 
-def _look_on(stream: Stream, stop: threading.Event, notes: _Notes) -> None:
-    while not stop.is_set() and not stream.wait(_LOOK):
-        notes.show(stream)
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set; a second SIGINT interrupts at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def asked(number: int, frame: FrameType | None) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _report(stream: Stream, stop: threading.Event, error: BaseException | None) -> dict[str, Any]:
-    ended = str(error) if error is not None else "stopped" if stop.is_set() else "done"
-    failed = {outlet.sink.name: outlet.error for outlet in stream.outlets if outlet.error}
-    return {**stream.telemetry.report(), "ended": ended, "failed_outputs": failed}
+def _report(stream: Stream, stopped: bool, error: InputError | None) -> dict[str, Any]:
+    ended = str(error) if error is not None else "stopped" if stopped else "done"
+    failed = {worker.sink.name: worker.error for worker in stream.sink_workers if worker.error}
+    return {
+        **stream.telemetry.report(),
+        "ended": ended,
+        "failed_outputs": failed,
+        "unfinished": list(stream.unfinished),
+    }
 
 
 def _story(report: dict[str, Any]) -> str:
@@ -206,4 +191,5 @@ def _story(report: dict[str, Any]) -> str:
     if report["drops"]:
         lines.append("  dropped: " + ", ".join(f"{why} {n}" for why, n in report["drops"].items()))
     lines += [f"  FAILED {name}: {why}" for name, why in report["failed_outputs"].items()]
+    lines += [f"  LEFT UNFINISHED {part}" for part in report["unfinished"]]
     return "\n".join(lines)

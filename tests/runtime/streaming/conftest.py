@@ -17,6 +17,7 @@ from ufuser.runtime.clock import Clock
 from ufuser.runtime.frame import FusedFrame
 from ufuser.runtime.sources.playback import Faults, Player
 from ufuser.runtime.streaming import Stream, StreamConfig
+from ufuser.runtime.telemetry.events import Event
 from ufuser.simulation import SimConfig, Timeline
 
 SIZE = (48, 64)
@@ -142,11 +143,16 @@ class Collect:
 
 @dataclass
 class Run:
-    """A stream and what it said."""
+    """A stream and its events."""
 
     stream: Stream
     cameras: Pair
-    said: list[str]
+    events: list[Event]
+
+    @property
+    def said(self) -> list[str]:
+        """The events as lines."""
+        return [str(event) for event in self.events]
 
     def until(self, done: Callable[[], bool], seconds: float = 10.0) -> None:
         """Let it run until something is so; fail if it does not become so."""
@@ -176,10 +182,10 @@ def start_stream() -> Iterator[StartStream]:
             speed: float = 1.0,
             **cameras: Any,
         ) -> Run:
-            pair, said = Pair(Clock(speed), **cameras), list[str]()
+            pair, events = Pair(Clock(speed), **cameras), list[Event]()
             fuser = Fuser(MeanEngine(fuse_seconds))
-            stream = Stream(pair, fuser, sinks, config, clock=pair.clock, say=said.append)
-            return Run(stack.enter_context(stream), pair, said)
+            stream = Stream(pair, fuser, sinks, config, clock=pair.clock, on_event=events.append)
+            return Run(stack.enter_context(stream), pair, events)
 
         yield start
 

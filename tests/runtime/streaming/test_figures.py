@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from ufuser.runtime.clock import Clock
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.telemetry import Rate, Telemetry, sensors
+from ufuser.runtime.telemetry.events import Event
 from ufuser.runtime.telemetry.histogram import BOUNDS, Histogram
 from ufuser.runtime.telemetry.prometheus import exposition
 
@@ -117,11 +118,12 @@ def test_healthy_only_while_frames_flow(telemetry: Telemetry) -> None:
 
 def test_events_are_bounded(telemetry: Telemetry) -> None:
     for index in range(1000):
-        telemetry.event(f"camera failed {index}")
+        telemetry.event(Event(float(index), "error", "infrared camera", f"failed {index}"))
     report = telemetry.report()
     assert len(report["events"]) == 64
     assert report["event_count"] == 1000
-    assert report["events"][-1].endswith("camera failed 999")
+    latest = {"time": 999.0, "severity": "error", "subject": "infrared camera", "text": "failed 999"}
+    assert report["events"][-1] == latest
 
 
 def test_report_is_json_and_has_all(telemetry: Telemetry) -> None:

@@ -1,4 +1,4 @@
-"""Queues that are bounded, stages that overlap, sinks that nobody waits for."""
+"""Bounded queues, overlapping stages, and sinks that delay nobody."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from ufuser.runtime.errors import InputError
 from ufuser.runtime.pairing import PairingConfig
 from ufuser.runtime.sinks.stream import SinkDown
 from ufuser.runtime.streaming import StreamConfig
-from ufuser.runtime.streaming.flow import Closed, Lanes, Queue
+from ufuser.runtime.streaming.queues import Closed, MultiQueue, Queue
 
 # Queues
 
 
-def test_a_full_lane_drops_its_oldest_and_says_which() -> None:
-    lanes: Lanes[int] = Lanes(("a", "b"), 2, drop_oldest=True)
-    assert [lanes.put("a", n) for n in range(4)] == [None, None, 0, 1]
-    assert lanes.put("b", 9) is None
-    assert len(lanes) == 3
-    assert [lanes.get(0) for _ in range(4)] == [("a", 2), ("a", 3), ("b", 9), None]
+def test_a_full_queue_drops_its_oldest_and_returns_it() -> None:
+    queues: MultiQueue[int] = MultiQueue(("a", "b"), 2, drop_oldest=True)
+    assert [queues.put("a", n) for n in range(4)] == [None, None, 0, 1]
+    assert queues.put("b", 9) is None
+    assert len(queues) == 3
+    assert [queues.get(0) for _ in range(4)] == [("a", 2), ("a", 3), ("b", 9), None]
 
 
-def test_items_come_in_order_of_arrival_over_all_lanes_or_from_those_asked_for() -> None:
-    lanes: Lanes[int] = Lanes(("a", "b"), 3, drop_oldest=True)
-    for lane, item in (("a", 0), ("b", 1), ("a", 2)):
-        lanes.put(lane, item)
-    assert lanes.get(0, ("b",)) == ("b", 1)
-    assert lanes.get(0, ("b",)) is None
-    assert lanes.get(0) == ("a", 0)
+def test_items_come_in_order_of_arrival_over_all_queues_or_the_named_ones() -> None:
+    queues: MultiQueue[int] = MultiQueue(("a", "b"), 3, drop_oldest=True)
+    for name, item in (("a", 0), ("b", 1), ("a", 2)):
+        queues.put(name, item)
+    assert queues.get(0, ("b",)) == ("b", 1)
+    assert queues.get(0, ("b",)) is None
+    assert queues.get(0) == ("a", 0)
 
 
 def test_a_full_queue_makes_wait_until_there_is_room() -> None:
@@ -154,9 +154,9 @@ def test_a_sink_that_fails_leaves_the_others_alone(start_stream: Any, collect: A
     run.until(lambda: len(other.frames) > 20)
     assert len(full.frames) == 3
     assert full.closed.is_set()
-    assert run.stream.outlets[0].error == "cannot write x.mp4: No space left on device"
+    assert run.stream.sink_workers[0].error == "cannot write x.mp4: No space left on device"
     assert [text for text in run.said if "x.mp4" in text] == [
-        "x.mp4 is over: cannot write x.mp4: No space left on device; what it has is kept, the other outputs go on"
+        "x.mp4: failed: cannot write x.mp4: No space left on device; it keeps what was written, the other outputs go on"
     ]
 
 
@@ -182,7 +182,7 @@ def test_a_sink_that_is_down_for_a_while_gets_later_frames(start_stream: Any, co
     away = Away(name="rtsp://***@there/")
     run = start_stream([away], fps=(30.0, 30.0))
     run.until(lambda: len(away.frames) > 10)
-    assert run.said == ["rtsp://***@there/ is down: Connection refused", "rtsp://***@there/ is up again"]
+    assert run.said == ["rtsp://***@there/: is down: Connection refused", "rtsp://***@there/: is up again"]
     assert run.stream.telemetry.report()["drops"]["rtsp://***@there/: sink-down"] == 4
 
 
