@@ -1,4 +1,4 @@
-"""The newest pictures of a stream as JPEG: made once per frame, and only while somebody looks."""
+"""The newest pictures of a stream as JPEG: encoded once per frame, and only for views that are watched."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _QUALITY = 80
 
 
 class Pictures:
-    """Slots for the newest picture of each view; who looks takes what is there and never makes anybody wait."""
+    """The newest picture of each view. Viewers take what is there; nobody waits for them."""
 
     VIEWS = ("fused", "ir", "vi")
 
@@ -29,7 +29,7 @@ class Pictures:
         self._jpegs: dict[str, tuple[int, bytes]] = {}
 
     def show(self, frame: FusedFrame) -> None:
-        """A new frame."""
+        """Replace the pictures by those of a new frame."""
         with self._changed:
             self._number, self._frame = self._number + 1, frame
             number, watched = self._number, [view for view, n in self._watchers.items() if n]
@@ -42,12 +42,12 @@ class Pictures:
 
     @contextmanager
     def watched(self, view: str) -> Iterator[None]:
-        """Somebody looks at a view."""
+        """Encode a view inside this context; its current picture at once."""
         with self._changed:
             self._watchers[view] += 1
             frame, number = self._frame, self._number
         try:
-            if frame is not None:  # do not let the newcomer wait for the next frame
+            if frame is not None:
                 jpeg = _encoded(_of(frame, view))
                 with self._changed:
                     if self._jpegs.get(view, (0, b""))[0] < number:
@@ -58,7 +58,17 @@ class Pictures:
                 self._watchers[view] -= 1
 
     def after(self, view: str, number: int, timeout: float) -> tuple[int, bytes]:
-        """The newest JPEG of a view if it is newer than `number`, with its own; else, after a while, none."""
+        """Wait for a picture of a view that is newer than `number`.
+
+        Args:
+            view: one of `VIEWS`.
+            number: of the last picture taken; 0 for none.
+            timeout: seconds.
+
+        Returns:
+            The new picture's number and JPEG, which is empty if the camera is lost; after a time-out `number` and
+            an empty JPEG.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._jpegs.get(view, (0, b""))[0] > number, timeout)
             found = self._jpegs.get(view, (0, b""))
@@ -72,7 +82,7 @@ def _of(frame: FusedFrame, view: str) -> NDArray[Any] | None:
 
 
 def _encoded(image: NDArray[Any] | None) -> bytes:
-    """JPEG; of a camera that is lost, nothing."""
+    """The JPEG; empty if the camera is lost."""
     if image is None:
         return b""
     _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])

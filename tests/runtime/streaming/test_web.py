@@ -1,4 +1,4 @@
-"""The page and the figures over HTTP: who may look, what is shown, and that nobody who looks is waited for."""
+"""The page and the figures over HTTP: access, content, and slow clients, which never delay the stream or others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ufuser.runtime.frame import FusedFrame
 from ufuser.runtime.sinks.page import PageSink, page_address
 from ufuser.runtime.telemetry import Telemetry
 from ufuser.runtime.uri import split
-from ufuser.runtime.web.server import Access, Server, is_loopback
+from ufuser.runtime.web.server import Access, Limits, Server, is_loopback
 
 TOKEN = "correct horse"
 
@@ -47,10 +47,10 @@ def closed_page() -> Iterator[PageSink]:
     sink.close()
 
 
-def get(sink: PageSink, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+def get(sink: PageSink, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", sink.server.port, timeout=5)
     connection.request(
-        "GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()}
+        method, path, headers={name.replace("_", "-"): value for name, value in headers.items()}
     )
     answer = connection.getresponse()
     body = answer.read()
@@ -154,19 +154,89 @@ def test_a_client_that_hangs_is_not_waited_for(start_stream: Any, open_page: Pag
         connection.close()
 
 
-def test_too_many_clients_are_refused(open_page: PageSink) -> None:
-    connections = [stream(open_page, "fused") for _ in range(30)]
-    time.sleep(0.3)
-    refused = 0
-    for connection in connections:
-        connection.settimeout(0.05)
-        try:
-            refused += connection.recv(1) == b""
-        except OSError as e:
-            refused += not isinstance(e, TimeoutError)
-    assert refused == 6
-    for connection in connections:
+# Clients that hold connections
+
+
+@pytest.fixture
+def small() -> Iterator[PageSink]:
+    """A page with room for four watchers and four incomplete requests, whose deadline never comes."""
+    sink = page()
+    sink.close()
+    sink.server = Server(
+        "127.0.0.1", 0, Access(), Limits(request_s=600, watch_s=0.05, requests=4, watchers=4)
+    )
+    sink.server.telemetry = Telemetry({"ir": "sim://thermal", "vi": "sim://visible"}, Clock())
+    sink.server.pictures = sink._pictures
+    yield sink
+    sink.close()
+
+
+def watch(sink: PageSink, view: str) -> tuple[socket.socket, int]:
+    """A connection that watches a view, and the status that it was answered."""
+    connection = stream(sink, view)
+    return connection, int(connection.recv(12).split()[1])
+
+
+@pytest.mark.parametrize("view", ["ir", "fused"])
+def test_a_watcher_of_a_picture_that_never_comes_is_let_go(small: PageSink, view: str) -> None:
+    if view == "ir":
+        small.write(
+            frame(1, lost=True)
+        )  # the infrared camera is lost; without a frame nothing is shown at all
+    connections, statuses = zip(*(watch(small, view) for _ in range(4)), strict=True)
+    assert statuses == (200,) * 4
+    refused, status = watch(small, view)
+    assert status == 503
+    for connection in (*connections, refused):
         connection.close()
+    deadline = time.monotonic() + 10
+    while status != 200 and time.monotonic() < deadline:
+        connection, status = watch(small, view)
+        connection.close()
+    assert status == 200
+
+
+def test_health_and_metrics_are_answered_whoever_holds_connections(small: PageSink) -> None:
+    watchers = [watch(small, "ir")[0] for _ in range(4)]
+    slow = []
+    for _ in range(3):
+        for _ in range(5):
+            slow.append(socket.create_connection(("127.0.0.1", small.server.port), timeout=5))
+            slow[-1].sendall(b"GET / HTTP/1.1\r\nX: a")
+        assert get(small, "/healthz")[0] == 503  # no frames, but an answer
+        assert get(small, "/metrics")[0] == 200
+    assert slow[0].recv(1) == b"", "the oldest incomplete request was ended"
+    for connection in (*watchers, *slow):
+        connection.close()
+
+
+def test_a_request_has_a_deadline_however_steadily_it_comes() -> None:
+    server = Server("127.0.0.1", 0, Access(), Limits(request_s=0.4))
+    with socket.create_connection(("127.0.0.1", server.port), timeout=0.05) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ")
+        answer, sent = None, 0
+        while answer is None and sent < 200:
+            try:
+                connection.sendall(b"a")
+                sent += 1
+                answer = connection.recv(1)
+            except TimeoutError:
+                continue
+            except OSError:
+                answer = b""
+    assert answer == b""
+    assert sent < 200
+    server.close()
+
+
+def test_head_has_the_headers_alone(open_page: PageSink) -> None:
+    open_page.write(frame(1))
+    for path in ("/", "/page.js", "/metrics", "/report.json", "/healthz", "/stream/fused.mjpg", "/gone"):
+        expected = "multipart" if "stream" in path else get(open_page, path)[1]["content-type"]
+        status, headers, body = get(open_page, path, method="HEAD")
+        assert status == {"/healthz": 503, "/gone": 404}.get(path, 200), path
+        assert headers["content-type"].startswith(expected)
+        assert body == b""
 
 
 def test_figures_and_health(open_page: PageSink) -> None:
@@ -217,7 +287,8 @@ def test_without_the_token_nothing_is_answered(closed_page: PageSink) -> None:
 
 
 def test_with_the_token(closed_page: PageSink) -> None:
-    assert get(closed_page, "/metrics", Authorization=f"Bearer {TOKEN}")[0] == 200
+    for scheme in ("Bearer", "bearer", "BEARER"):
+        assert get(closed_page, "/metrics", Authorization=f"{scheme} {TOKEN}")[0] == 200
     status, headers, _ = get(closed_page, "/?token=correct%20horse")
     assert (status, headers["location"]) == (303, "/")
     cookie = headers["set-cookie"]
