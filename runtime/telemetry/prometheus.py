@@ -1,111 +1,111 @@
-"""A stream's figures in Prometheus' text format: base units, `_total` for counters, histograms with buckets."""
+"""A stream's figures as Prometheus metrics. Needs prometheus_client, from the extra `metrics`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector, CollectorRegistry
 
 from ufuser.runtime.telemetry import Telemetry
 from ufuser.runtime.telemetry.histogram import BOUNDS, Histogram
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-Labels = Mapping[str, str]
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+"""Of what `exposition` returns."""
+_OF_A_CAMERA = {
+    "frames": "Frames that a camera gave.",
+    "stalls": "Gaps between two frames that count as a stall.",
+    "stalled_seconds": "Length of these gaps.",
+    "reconnects": "Times a camera was opened again.",
+    "ffc": "Flat-field corrections.",
+    "ffc_seconds": "Length of the flat-field corrections.",
+}
+"""Counters: key in the report and part of the metric's name, help."""
 
 
-def exposition(telemetry: Telemetry) -> str:
-    """The text of `/metrics`."""
-    report, drops = telemetry.report(), telemetry.drops()
-    with telemetry.frozen():
-        stages, latency, skew = telemetry.histograms()
-        lines = [
-            *_cameras(report["cameras"]),
-            *_family(
-                "ufuser_fused_frames_total", "counter", "Frames fused.", [({}, report["fused"]["frames"])]
-            ),
-            *_family(
-                "ufuser_flagged_frames_total",
-                "counter",
-                "Fused frames by what is special about them.",
-                [({"flag": flag}, n) for flag, n in sorted(report["flags"].items())],
-            ),
-            *_family(
-                "ufuser_dropped_frames_total",
-                "counter",
-                "Frames dropped, by place and reason.",
-                [({"at": at, "reason": why}, n) for (at, why), n in sorted(drops.items())],
-            ),
-            *_histograms(
-                "ufuser_capture_to_output_seconds",
-                "From capture until a sink has written the frame.",
-                [({"sink": sink}, h) for sink, h in latency.items()],
-            ),
-            *_histograms(
-                "ufuser_stage_seconds",
-                "Time in a stage.",
-                [({"stage": name}, h) for name, h in stages.items()],
-            ),
-            *_histograms("ufuser_pair_skew_seconds", "Distance of a pair's stamps.", [({}, skew)]),
-        ]
-    gauges: tuple[tuple[str, str, list[tuple[Labels, float]]], ...] = (
-        ("ufuser_healthy", "Whether frames flow.", [({}, int(report["healthy"]))]),
-        ("ufuser_fused_frames_per_second", "Over the last 10 s.", [({}, report["fused"]["fps_lately"])]),
-        ("ufuser_uptime_seconds", "Since the stream began.", [({}, report["seconds"])]),
-        (
-            "ufuser_resident_memory_bytes",
-            "Of the process.",
-            [({}, report["memory_bytes"]["end"])] if report["memory_bytes"]["end"] is not None else [],
-        ),
-        (
-            "ufuser_temperature_celsius",
-            "Thermal zones.",
-            [({"zone": zone}, value) for zone, value in report["temperatures_c"].items()],
-        ),
-        (
-            "ufuser_power_watts",
-            "Rails.",
-            [({"rail": rail}, value) for rail, value in report["power_w"].items()],
-        ),
-    )
-    for name, text, values in gauges:
-        lines += _family(name, "gauge", text, values)
-    return "\n".join(lines) + "\n"
+def exposition(telemetry: Telemetry) -> bytes:
+    """The body of `/metrics`, in Prometheus' text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_StreamCollector(telemetry))
+    return generate_latest(registry)
 
 
-def _cameras(cameras: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    lines: list[str] = []
-    for name, kind, text, key in (
-        ("ufuser_camera_frames_total", "counter", "Frames a camera gave.", "frames"),
-        ("ufuser_camera_frames_per_second", "gauge", "Over the last 10 s.", "fps_lately"),
-        ("ufuser_camera_stalls_total", "counter", "Gaps between two frames that count as a stall.", "stalls"),
-        ("ufuser_camera_stalled_seconds_total", "counter", "Their length.", "stalled_seconds"),
-        ("ufuser_camera_reconnects_total", "counter", "Times a camera was opened again.", "reconnects"),
-        ("ufuser_camera_ffc_total", "counter", "Flat-field corrections.", "ffc"),
-        ("ufuser_camera_ffc_seconds_total", "counter", "Their length.", "ffc_seconds"),
+class _StreamCollector(Collector):
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: it is alone in its registry, so that no names can clash."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics of the stream."""
+        report = self._telemetry.report()
+        yield from _counters(report, self._telemetry.drops())
+        with self._telemetry.frozen():
+            stages, latency, skew = self._telemetry.histograms()
+            histograms = [
+                _histogram(
+                    "capture_to_output", "From capture until a sink has written the frame.", "sink", latency
+                ),
+                _histogram("stage", "Time in a stage.", "stage", stages),
+                _histogram("pair_skew", "Distance of the two stamps of a pair.", "", {"": skew}),
+            ]
+        yield from histograms
+        yield from _gauges(report)
+
+
+def _counters(report: Mapping[str, Any], drops: Mapping[tuple[str, str], int]) -> Iterator[Metric]:
+    for key, text in _OF_A_CAMERA.items():
+        family = CounterMetricFamily(f"ufuser_camera_{key}", text, labels=["camera"])
+        for side, camera in report["cameras"].items():
+            family.add_metric([side], camera[key])
+        yield family
+    yield CounterMetricFamily("ufuser_fused_frames", "Frames fused.", report["fused"]["frames"])
+    for name, text, label, key in (
+        ("flagged_frames", "Fused frames, by flag.", "flag", "flags"),
+        ("failures", "Failures of cameras and sinks.", "at", "failures"),
     ):
-        lines += _family(name, kind, text, [({"camera": side}, at[key]) for side, at in cameras.items()])
-    up = [({"camera": side}, int(at["state"] == "live")) for side, at in cameras.items()]
-    return lines + _family("ufuser_camera_up", "gauge", "Whether a camera gives frames.", up)
+        family = CounterMetricFamily(f"ufuser_{name}", text, labels=[label])
+        for value, count in sorted(report[key].items()):
+            family.add_metric([value], count)
+        yield family
+    family = CounterMetricFamily(
+        "ufuser_dropped_frames", "Frames dropped, by place and reason.", labels=["at", "reason"]
+    )
+    for labels, count in sorted(drops.items()):
+        family.add_metric(labels, count)
+    yield family
 
 
-def _family(name: str, kind: str, text: str, samples: Iterable[tuple[Labels, float]]) -> list[str]:
-    lines = [f"{name}{_labels(labels)} {value:.10g}" for labels, value in samples]
-    return [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *lines] if lines else []
+def _gauges(report: Mapping[str, Any]) -> Iterator[Metric]:
+    memory = report["memory_bytes"]["end"]
+    yield GaugeMetricFamily("ufuser_healthy", "Whether frames flow.", report["healthy"])
+    yield GaugeMetricFamily(
+        "ufuser_fused_frames_per_second", "Over the last 10 s.", report["fused"]["fps_lately"]
+    )
+    yield GaugeMetricFamily("ufuser_uptime_seconds", "Since the stream began.", report["seconds"])
+    if memory is not None:
+        yield GaugeMetricFamily("ufuser_resident_memory_bytes", "Of the process.", memory)
+    rates = {side: camera["fps_lately"] for side, camera in report["cameras"].items()}
+    up = {side: camera["state"] == "live" for side, camera in report["cameras"].items()}
+    for name, text, label, values in (
+        ("camera_frames_per_second", "Over the last 10 s.", "camera", rates),
+        ("camera_up", "Whether a camera gives frames.", "camera", up),
+        ("temperature_celsius", "Thermal zones.", "zone", report["temperatures_c"]),
+        ("power_watts", "Power rails.", "rail", report["power_w"]),
+    ):
+        family = GaugeMetricFamily(f"ufuser_{name}", text, labels=[label])
+        for value, figure in values.items():
+            family.add_metric([value], figure)
+        yield family
 
 
-def _histograms(name: str, text: str, samples: Iterable[tuple[Labels, Histogram]]) -> list[str]:
-    lines = []
-    for labels, histogram in samples:
-        for bound, count in zip(BOUNDS, histogram.cumulative(), strict=True):
-            lines.append(f"{name}_bucket{_labels({**labels, 'le': f'{bound:g}'})} {count}")
-        lines.append(f"{name}_bucket{_labels({**labels, 'le': '+Inf'})} {histogram.count}")
-        lines.append(f"{name}_sum{_labels(labels)} {histogram.total:.9g}")
-        lines.append(f"{name}_count{_labels(labels)} {histogram.count}")
-    return [f"# HELP {name} {text}", f"# TYPE {name} histogram", *lines] if lines else []
-
-
-def _labels(labels: Labels) -> str:
-    def escaped(value: str) -> str:
-        return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-    inside = ",".join(f'{key}="{escaped(value)}"' for key, value in labels.items())
-    return f"{{{inside}}}" if inside else ""
+def _histogram(name: str, text: str, label: str, values: Mapping[str, Histogram]) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(f"ufuser_{name}_seconds", text, labels=[label] if label else [])
+    for key, histogram in values.items():
+        counts = zip((f"{bound:g}" for bound in BOUNDS), histogram.cumulative(), strict=True)
+        family.add_metric([key] if label else [], [*counts, ("+Inf", histogram.count)], histogram.total)
+    return family

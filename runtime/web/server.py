@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.telemetry import Telemetry
-from ufuser.runtime.telemetry.prometheus import CONTENT_TYPE, exposition
 from ufuser.runtime.web.pictures import Pictures
 
 LOOPBACK = "127.0.0.1"
@@ -91,7 +92,8 @@ class Server:
         limits: deadlines and numbers of connections.
 
     Raises:
-        InputError: the port is in use, the address is not this machine's, or others could connect without a token.
+        InputError: the port is in use, the address is not this machine's, others could connect without a token, or
+            prometheus_client is not installed.
     """
 
     def __init__(self, host: str, port: int, access: Access, limits: Limits | None = None) -> None:
@@ -100,6 +102,7 @@ class Server:
                 f"{host}:{port} can be reached by others: expected --token SECRET with it, or an address such as "
                 f"{LOOPBACK}"
             )
+        self.metrics = _metrics_module()
         self.telemetry: Telemetry | None = None
         """Set when the stream exists."""
         self.pictures: Pictures | None = None
@@ -150,6 +153,15 @@ class Server:
             self.closing.set()
             self._http.shutdown()
             self._http.server_close()
+
+
+def _metrics_module() -> ModuleType:
+    try:
+        return import_module("ufuser.runtime.telemetry.prometheus")
+    except ModuleNotFoundError as e:
+        if e.name != "prometheus_client":
+            raise
+        raise InputError('prometheus_client is not installed: pip install "ufuser[metrics]"') from None
 
 
 class _Http(ThreadingHTTPServer):
@@ -249,7 +261,8 @@ class _Handler(BaseHTTPRequestHandler):
             status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
             self._plain(status, "ok\n" if healthy else "no frames\n")
         elif path == "/metrics" and telemetry is not None:
-            self._send(HTTPStatus.OK, CONTENT_TYPE, exposition(telemetry).encode())
+            metrics = self.owner.metrics
+            self._send(HTTPStatus.OK, metrics.CONTENT_TYPE, metrics.exposition(telemetry))
         elif path == "/report.json" and telemetry is not None:
             self._send(HTTPStatus.OK, "application/json", json.dumps(telemetry.report()).encode())
         elif path.startswith("/stream/") and pictures is not None:

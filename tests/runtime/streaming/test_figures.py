@@ -157,7 +157,8 @@ def test_prometheus_text(telemetry: Telemetry) -> None:
     telemetry.written("x.mp4", 0.03)
     with telemetry.stage("fuse"):
         pass
-    text = exposition(telemetry)
+    telemetry.failed("vi")
+    text = exposition(telemetry).decode()
     assert text.endswith("\n")
     declared: dict[str, str] = {}
     for line in text.splitlines():
@@ -173,11 +174,12 @@ def test_prometheus_text(telemetry: Telemetry) -> None:
     for name, kind in declared.items():
         assert name.startswith("ufuser_")
         assert (kind == "counter") == name.endswith("_total"), name
-    assert 'ufuser_dropped_frames_total{at="a \\"sink\\"\\\\",reason="sink-too-slow"} 2' in text
-    assert 'ufuser_capture_to_output_seconds_bucket{sink="x.mp4",le="0.025"} 0' in text
-    assert 'ufuser_capture_to_output_seconds_bucket{sink="x.mp4",le="0.05"} 1' in text
-    assert 'ufuser_capture_to_output_seconds_bucket{sink="x.mp4",le="+Inf"} 1' in text
-    assert 'ufuser_flagged_frames_total{flag="ir-lost"} 1' in text
+    assert 'ufuser_dropped_frames_total{at="a \\"sink\\"\\\\",reason="sink-too-slow"} 2.0' in text
+    assert 'ufuser_capture_to_output_seconds_bucket{le="0.025",sink="x.mp4"} 0.0' in text
+    assert 'ufuser_capture_to_output_seconds_bucket{le="0.05",sink="x.mp4"} 1.0' in text
+    assert 'ufuser_capture_to_output_seconds_bucket{le="+Inf",sink="x.mp4"} 1.0' in text
+    assert 'ufuser_flagged_frames_total{flag="ir-lost"} 1.0' in text
+    assert 'ufuser_failures_total{at="vi"} 1.0' in text
 
 
 def test_a_jetsons_sensors(tmp_path: Path) -> None:

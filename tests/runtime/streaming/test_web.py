@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -250,8 +251,8 @@ def test_figures_and_health(open_page: PageSink) -> None:
     assert report["fused"]["frames"] == 1
     status, headers, body = get(open_page, "/metrics")
     assert status == 200
-    assert headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    assert b"ufuser_fused_frames_total 1\n" in body
+    assert headers["content-type"].startswith("text/plain; version=")
+    assert b"ufuser_fused_frames_total 1.0\n" in body
 
 
 def test_only_metrics_without_a_page() -> None:
@@ -263,7 +264,14 @@ def test_only_metrics_without_a_page() -> None:
     server.close()
 
 
-# Who may look
+def test_without_prometheus_client_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    monkeypatch.delitem(sys.modules, "ufuser.runtime.telemetry.prometheus")
+    with pytest.raises(InputError, match=r"prometheus_client is not installed.*ufuser\[metrics\]"):
+        Server("127.0.0.1", 0, Access())
+
+
+# Access
 
 
 def test_without_the_token_nothing_is_answered(closed_page: PageSink) -> None:
