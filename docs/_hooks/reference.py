@@ -1,0 +1,226 @@
+"""MkDocs hook: write the reference of commands from the argument parsers and that of files from the msgspec structs.
+
+A page asks for its part by the line `<!-- commands -->` or `<!-- struct package.module:Struct -->`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import html
+import importlib
+import inspect
+import os
+import re
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import Files
+from mkdocs.structure.pages import Page
+
+COMMANDS = {
+    "ufuser": "ufuser.cli:get_parser",
+    "ufuser train": "ufuser.train.__main__:get_parser",
+    "ufuser export": "ufuser.export.to_onnx:get_parser",
+    "ufuser build": "ufuser.export.to_tensorrt:get_parser",
+    "ufuser verify": "ufuser.export.verify:get_parser",
+    "ufuser bench": "ufuser.benchmarks.__main__:get_parser",
+}
+"""Where the parser of each command is; the first one holds those that are not named here."""
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Fill in what the page asks for."""
+    if "<!-- commands -->" in markdown:
+        os.environ["COLUMNS"] = "100"  # argparse wraps its usage to this
+        markdown = markdown.replace("<!-- commands -->", commands_as_markdown())
+    return re.sub(r"<!-- struct (\S+) -->", lambda m: struct_as_markdown(named(m[1])), markdown)
+
+
+def named(where: str) -> Any:
+    """The object at "module:name"."""
+    module, _, name = where.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    """Every command that takes arguments, such as "ufuser calibrate refine", with its parser."""
+    found = {}
+    for prefix, where in COMMANDS.items():
+        parser = named(where)()
+        parser.prog = prefix
+        for command, leaf in _leaves(parser, prefix):
+            if command not in COMMANDS or command == prefix:
+                found[command] = leaf
+    return found
+
+
+def _leaves(parser: argparse.ArgumentParser, prefix: str) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    nested = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    if not nested:
+        yield prefix, parser
+    for action in nested:
+        for name, child in action.choices.items():
+            yield from _leaves(child, f"{prefix} {name}")
+
+
+def commands_as_markdown() -> str:
+    """A section for each command: usage, description, a table of its arguments."""
+    parts = []
+    group = ""
+    for command, parser in commands().items():
+        top = " ".join(command.split()[:2])
+        if top != group:
+            parts.append(f"## {top}\n")
+            group = top
+        if command != top:
+            parts.append(f"### {command}\n")
+        parts.append(_command_as_markdown(command, parser))
+    return "\n".join(parts)
+
+
+def _command_as_markdown(command: str, parser: argparse.ArgumentParser) -> str:
+    formatter = parser.formatter_class(prog=command)
+    parser.prog = command
+    usage = parser.format_usage().removeprefix("usage: ")
+    rows = []
+    for action in parser._actions:
+        if action.help == argparse.SUPPRESS or isinstance(action, argparse._HelpAction):
+            continue
+        value = formatter._format_args(action, formatter._get_default_metavar_for_optional(action))
+        if action.option_strings:
+            name = ", ".join(f"{option} {value}".strip() for option in action.option_strings)
+        else:
+            name = value
+        required = "required. " if action.required and action.option_strings else ""
+        text = formatter._expand_help(action) if action.help else ""
+        rows.append(f"| {_code(name)} | {_text(required + text)} |")
+    table = "\n".join(["| argument | meaning |", "|---|---|", *rows, ""]) if rows else ""
+    about = [_text(part) for part in (parser.description, parser.epilog) if part]
+    about = [*about[:1], f"```text\n{usage}```", *about[1:], table]
+    return "\n\n".join(about) + "\n"
+
+
+def struct_as_markdown(struct: type[msgspec.Struct]) -> str:
+    """A table of the keys of a struct and of the structs inside it: name, type, default, meaning."""
+    tables = []
+    waiting, seen = [("", struct)], {struct}
+    while waiting:
+        title, kind = waiting.pop(0)
+        rows = []
+        notes = _field_docstrings(kind)
+        for field in msgspec.inspect.type_info(kind).fields:
+            inner = [k for k in _structs(field.type) if k not in seen]
+            seen.update(inner)
+            waiting += [(field.encode_name, k) for k in inner]
+            description = _metadata(field.type).get("description", "") or notes.get(field.name, "")
+            default = "required" if field.required else _default(field)
+            rows.append(
+                f"| {_code(field.encode_name)} | {_type(field.type)} | {default} | {_text(description)} |"
+            )
+        about = inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0]
+        if title:
+            tables.append(f"**{_code(title)}** {_text(about)}")
+        tables.append("\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows]))
+    return "\n\n".join(tables) + "\n"
+
+
+def _field_docstrings(kind: type) -> dict[str, str]:
+    """The text under each field of a class, also of its bases."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        try:
+            body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body  # type: ignore[attr-defined]
+        except (OSError, TypeError):
+            continue
+        for field, after in zip(body, body[1:], strict=False):
+            is_field = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+            if is_field and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                found[field.target.id] = inspect.cleandoc(str(after.value.value))
+    return found
+
+
+def _structs(kind: msgspec.inspect.Type) -> list[type]:
+    """The struct classes in a type, through metadata, unions, lists and tables."""
+    if isinstance(kind, msgspec.inspect.StructType):
+        return [kind.cls]
+    parts = [getattr(kind, name, None) for name in ("type", "item_type", "value_type")]
+    parts += [*getattr(kind, "types", ()), *(getattr(kind, "item_types", ()) or ())]
+    return [s for part in parts if isinstance(part, msgspec.inspect.Type) for s in _structs(part)]
+
+
+def _metadata(kind: msgspec.inspect.Type) -> dict[str, Any]:
+    """The JSON Schema notes of a type, such as its description."""
+    if isinstance(kind, msgspec.inspect.Metadata):
+        return dict(kind.extra_json_schema or {})
+    return next((found for part in getattr(kind, "types", ()) if (found := _metadata(part))), {})
+
+
+WORDS = {
+    "IntType": "integer",
+    "FloatType": "number",
+    "StrType": "text",
+    "BoolType": "true or false",
+    "NoneType": "null",
+    "AnyType": "anything",
+    "RawType": "anything",
+}
+
+
+def _type(kind: msgspec.inspect.Type) -> str:
+    """A type in words, with its range."""
+    i = msgspec.inspect
+    if isinstance(kind, i.Metadata):
+        return _type(kind.type)
+    if isinstance(kind, i.UnionType):
+        return " or ".join(dict.fromkeys(_type(part) for part in kind.types))
+    if isinstance(kind, i.StructType):
+        return "table"
+    if isinstance(kind, i.DictType):
+        return f"table of {_type(kind.value_type)}"
+    if isinstance(kind, i.LiteralType):
+        return " or ".join(_code(str(value)) for value in kind.values)
+    if isinstance(kind, i.EnumType):
+        return " or ".join(_code(str(member.value)) for member in kind.cls)
+    if isinstance(kind, i.TupleType):
+        return "list of " + ", ".join(_type(part) for part in kind.item_types)
+    if hasattr(kind, "item_type"):
+        return f"list of {_type(kind.item_type)}"
+    if isinstance(kind, i.CustomType):
+        return kind.cls.__name__.lower()
+    word = WORDS.get(type(kind).__name__, type(kind).__name__.removesuffix("Type").lower())
+    limits = [
+        f"{sign} {value:g}"
+        for name, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
+        if (value := getattr(kind, name, None)) is not None
+    ]
+    return f"{word} {', '.join(limits)}".strip()
+
+
+def _default(field: msgspec.inspect.Field) -> str:
+    value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+    if isinstance(value, msgspec.Struct):
+        return "its defaults"
+    if value is None or value is msgspec.UNSET:
+        return "none"
+    if isinstance(value, bool):
+        return _code(str(value).lower())
+    if isinstance(value, (tuple, list, set, frozenset)):
+        return _code(str(list(value)))
+    return _code(str(value)) if str(value) else "empty"
+
+
+def _code(text: str) -> str:
+    return f"<code>{html.escape(text).replace('|', '&#124;')}</code>"
+
+
+def _text(text: str) -> str:
+    """Text of a help message for a cell of a table: literal, on one line, `code` kept."""
+    parts = re.split(r"`([^`]*)`", " ".join(text.split()))
+    literal = [html.escape(part, quote=False).replace("|", "&#124;") for part in parts]
+    literal[0::2] = [re.sub(r"([*_\[\]])", r"\\\1", part) for part in literal[0::2]]
+    literal[1::2] = [f"<code>{part}</code>" for part in literal[1::2]]
+    return "".join(literal)
