@@ -57,7 +57,9 @@ def drawn(nodes: dict[str, str], edges: list[tuple[str, str]]) -> str:
         y1 = top[source] + HEIGHT * (len(out) - out.index(target)) / (len(out) + 1)
         y2 = top[target] + HEIGHT * (into.index(source) + 1) / (len(into) + 1)
         x, reach = WIDTH + 2, 26 + 40 * span
-        parts.append(f'<path class="edge" d="M{x} {y1:.0f} C{x + reach} {y1:.0f} {x + reach} {y2:.0f} {x + 9} {y2:.0f}"/>')
+        parts.append(
+            f'<path class="edge" d="M{x} {y1:.0f} C{x + reach} {y1:.0f} {x + reach} {y2:.0f} {x + 9} {y2:.0f}"/>'
+        )
         parts.append(f'<path class="tip" d="M{x + 1} {y2:.0f} l9 -4 v8 z"/>')
     for name, text in nodes.items():
         parts.append(f'<rect x="2" y="{top[name]}" width="{WIDTH}" height="{HEIGHT}" rx="4"/>')
@@ -68,6 +70,4 @@ def drawn(nodes: dict[str, str], edges: list[tuple[str, str]]) -> str:
     width = WIDTH + 20 + int((26 + 40 * reach) * 0.76)
     height = len(nodes) * (HEIGHT + GAP) - GAP + 4
     label = html.escape("; ".join(f"{a} imports {b}" for a, b in edges))
-    return (
-        f'<svg class="rooms" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
-    )
+    return f'<svg class="rooms" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'

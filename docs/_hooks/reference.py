@@ -10,6 +10,7 @@ import ast
 import html
 import importlib
 import inspect
+import itertools
 import os
 import re
 import textwrap
@@ -21,15 +22,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import Files
 from mkdocs.structure.pages import Page
 
-COMMANDS = {
-    "ufuser": "ufuser.cli:get_parser",
-    "ufuser train": "ufuser.train.__main__:get_parser",
-    "ufuser export": "ufuser.export.to_onnx:get_parser",
-    "ufuser build": "ufuser.export.to_tensorrt:get_parser",
-    "ufuser verify": "ufuser.export.verify:get_parser",
-    "ufuser bench": "ufuser.benchmarks.__main__:get_parser",
-}
-"""Where the parser of each command is; the first one holds those that are not named here."""
+import ufuser.cli
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -48,23 +41,18 @@ def named(where: str) -> Any:
 
 def commands() -> dict[str, argparse.ArgumentParser]:
     """Every command that takes arguments, such as "ufuser calibrate refine", with its parser."""
-    found = {}
-    for prefix, where in COMMANDS.items():
-        parser = named(where)()
-        parser.prog = prefix
-        for command, leaf in _leaves(parser, prefix):
-            if command not in COMMANDS or command == prefix:
-                found[command] = leaf
-    return found
+    return dict(_leaves(ufuser.cli.get_parser()))
 
 
-def _leaves(parser: argparse.ArgumentParser, prefix: str) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    nested = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+def _leaves(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    nested = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     if not nested:
-        yield prefix, parser
+        yield parser.prog, parser
     for action in nested:
+        lazy = getattr(action, "commands", {})  # a table of commands, whose parsers are in their modules
         for name, child in action.choices.items():
-            yield from _leaves(child, f"{prefix} {name}")
+            prog = f"{parser.prog} {name}"
+            yield from _leaves(named(f"{lazy[name].module}:get_parser")(prog) if name in lazy else child)
 
 
 def commands_as_markdown() -> str:
@@ -78,17 +66,16 @@ def commands_as_markdown() -> str:
             group = top
         if command != top:
             parts.append(f"### {command}\n")
-        parts.append(_command_as_markdown(command, parser))
+        parts.append(_command_as_markdown(parser))
     return "\n".join(parts)
 
 
-def _command_as_markdown(command: str, parser: argparse.ArgumentParser) -> str:
-    formatter = parser.formatter_class(prog=command)
-    parser.prog = command
-    usage = parser.format_usage().removeprefix("usage: ")
+def _command_as_markdown(parser: argparse.ArgumentParser) -> str:
+    formatter = parser.formatter_class(prog=parser.prog)
+    usage = textwrap.indent(inspect.cleandoc(parser.format_usage().removeprefix("usage: ")), "    ").lstrip()
     rows = []
     for action in parser._actions:
-        if action.help == argparse.SUPPRESS or isinstance(action, argparse._HelpAction):
+        if isinstance(action, argparse._HelpAction) or action.help == argparse.SUPPRESS:
             continue
         value = formatter._format_args(action, formatter._get_default_metavar_for_optional(action))
         if action.option_strings:
@@ -100,7 +87,7 @@ def _command_as_markdown(command: str, parser: argparse.ArgumentParser) -> str:
         rows.append(f"| {_code(name)} | {_text(required + text)} |")
     table = "\n".join(["| argument | meaning |", "|---|---|", *rows, ""]) if rows else ""
     about = [_text(part) for part in (parser.description, parser.epilog) if part]
-    about = [*about[:1], f"```text\n{usage}```", *about[1:], table]
+    about = [*about[:1], f"```text\n{usage}\n```", *about[1:], table]
     return "\n\n".join(about) + "\n"
 
 
@@ -136,7 +123,7 @@ def _field_docstrings(kind: type) -> dict[str, str]:
             body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body  # type: ignore[attr-defined]
         except (OSError, TypeError):
             continue
-        for field, after in zip(body, body[1:], strict=False):
+        for field, after in itertools.pairwise(body):
             is_field = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
             if is_field and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
                 found[field.target.id] = inspect.cleandoc(str(after.value.value))
