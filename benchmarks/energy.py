@@ -253,7 +253,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measured(args: argparse.Namespace, meter: Meter, size: Size) -> Energy:
-    from ufuser import Fuser
+    from ufuser.runtime.fuser import Fuser
 
     fuser = Fuser.open(args.model, args.engine, args.threads)
     if "CPU" in fuser.engine.name and not meter.sees_cpu:

@@ -41,7 +41,7 @@ class Panel:
 
 def simulated(model: str) -> list[Panel]:
     """Two frames of simulated streets, fused by a model. They are free of third-party rights."""
-    from ufuser import Fuser
+    from ufuser.runtime.fuser import Fuser
 
     fuser = Fuser.open(model)
     panels = []
@@ -68,7 +68,7 @@ def from_folders(
     Raises:
         InputError: see `ufuser.benchmarks.quality.folder.match`.
     """
-    from ufuser import Fuser
+    from ufuser.runtime.fuser import Fuser
 
     pairs, _ = match(ir, vi, fused, names)
     if names is None:

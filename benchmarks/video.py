@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ufuser import Fuser
 from ufuser.benchmarks.quality.steadiness import grid_energy, noise_gain
 from ufuser.benchmarks.quality.video import NoFlowError, flicker, warping_error
 from ufuser.runtime.command import Parser
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable, write_bytes
+from ufuser.runtime.fuser import Fuser
 from ufuser.runtime.models import find_model
 from ufuser.runtime.progress import Progress
 from ufuser.runtime.sources import VideoSource

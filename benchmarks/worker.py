@@ -68,7 +68,7 @@ def load(spec: Spec) -> Fuse:
         return _simple(spec)
     if spec.kind in (EAGER, COMPILED):
         return _torch(spec)
-    from ufuser import Fuser
+    from ufuser.runtime.fuser import Fuser
 
     engine = "onnxruntime" if spec.kind == PLAIN else spec.name
     fuser = Fuser.open(spec.model, engine, spec.threads, spec.cpu_precision)

@@ -106,7 +106,7 @@ def _open_models(models: Sequence[str], folders: dict[str, Path]) -> dict[str, F
     opened: dict[str, Fuse] = {}
     if models:
         # Imported late: measuring files needs no inference engine.
-        from ufuser import Fuser
+        from ufuser.runtime.fuser import Fuser
 
         for model in models:
             name = Path(model).stem if model.lower().endswith(".onnx") else model
