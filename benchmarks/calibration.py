@@ -140,7 +140,7 @@ def real(args: argparse.Namespace) -> dict[str, Any]:
 def _refined(pairs: list[Pair], start: Calibration, move: Matrix, search: bool) -> Calibration:
     """Refine pairs whose infrared is warped."""
     moved = [(cv2.warpPerspective(ir, move, start.ir_size), vi) for ir, vi in pairs]
-    return refine(moved, start, bend=False, search=search).calibration
+    return refine(moved, start, find_distortion=False, search=search).calibration
 
 
 def offsets(args: argparse.Namespace) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def _clicks(points: Points, truth: Points, seed: int) -> float:
     cells = ((points - low) / span * 6).astype(int) @ (6, 1)
     picks = [rng.choice(np.flatnonzero(cells == c)) for c in range(36) if (cells == c).any()]
     vi, ir = (p[picks] + rng.normal(0, 1 / math.sqrt(2), (len(picks), 2)) for p in (points, truth))
-    found = fit(Start(_SIZE, _SIZE), vi, ir, bend=True)
+    found = fit(Start(_SIZE, _SIZE), vi, ir, find_distortion=True)
     return _rms(Calibration(_SIZE, _SIZE, found.homography, None, found.ir_lens).to_infrared(points) - truth)
 
 

@@ -76,6 +76,13 @@ _OPTIONAL: tuple[_Row, ...] = (
     ("OpenVINO", "openvino", 'pip install "ufuser[openvino]"', False, "engines"),
     ("PyAV (H.264 files)", "av", 'pip install "ufuser[cpu]"', False, "video"),
     (
+        "SciPy (calibrate)",
+        "scipy",
+        'pip install "ufuser[calibrate]"; on a Jetson: sudo apt install python3-scipy',
+        False,
+        "calibration",
+    ),
+    (
         "TensorRT",
         "tensorrt",
         'pip install "ufuser[tensorrt]"; on a Jetson: sudo apt install python3-libnvinfer',

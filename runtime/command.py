@@ -147,9 +147,8 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     if "OPENCV_LOG_LEVEL" not in os.environ:
         os.environ["OPENCV_LOG_LEVEL"] = "SILENT"  # read when OpenCV is imported
-        cv2: Any = sys.modules.get("cv2")
-        if cv2 is not None:
-            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        if "cv2" in sys.modules:
+            importlib.import_module("ufuser.runtime.opencv").silence()
 
 
 @contextmanager

@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ufuser.runtime.opencv import undistort
+
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 Vec3 = tuple[float, float, float]
@@ -124,13 +126,9 @@ class View:
 
     def directions(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
         """Where pixels (N, 2) look to: (N, 3), in the pinhole's axes."""
-        ideal = cv2.undistortPoints(
-            pixels.reshape(-1, 1, 2).astype(np.float64),
-            self.matrix,
-            self.distortion,
-            criteria=(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 60, 1e-12),
-        )
-        return np.asarray(np.column_stack([ideal.reshape(-1, 2), np.ones(len(pixels))]) @ self.rotation)
+        ideal = undistort(pixels, self.matrix, self.distortion)
+        rays = np.column_stack([ideal, np.ones(len(pixels))]) @ np.linalg.inv(self.matrix).T
+        return np.asarray(rays @ self.rotation)
 
     def pixels(self, directions: NDArray[np.float64]) -> NDArray[np.float64]:
         """Where directions (N, 3) of the pinhole's axes are seen: (N, 2) pixels."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,7 +14,8 @@ from ufuser.runtime.alignment import Calibration, Lens, Matrix, Points, Residual
 from ufuser.runtime.errors import InputError
 
 FEWEST, FEWEST_FOR_LENS = 4, 8
-_ROUNDS = 40
+_ROUNDS = 5
+"""Of choosing the inliers anew and fitting to them."""
 _LOOSE = 0.01
 """Of the largest singular value, the second smallest below which the points leave the homography open."""
 _FLAT = 1e-4
@@ -51,61 +54,49 @@ class Fit:
         return Residual.of(self.distances[self.inliers])
 
 
-def fit(
-    start: Start,
-    vi: Points,
-    ir: Points,
-    bend: bool = False,
-    threshold: float | None = None,
-    weights: NDArray[np.float64] | None = None,
-) -> Fit:
-    """The homography that brings visible points onto infrared ones, least squares in infrared pixels.
+def fit(start: Start, vi: Points, ir: Points, find_distortion: bool = False, robust: bool = True) -> Fit:
+    """Fit the homography that maps visible points to infrared ones, least squares in infrared pixels.
 
     Args:
         start: sizes and known lenses.
         vi, ir: (N, 2) pixels each, the same places.
-        bend: find the infrared lens's first radial coefficient too, about the middle of its picture.
-        threshold: pixels beyond which a point is an outlier; None takes it from the points themselves.
-        weights: (N,) how much a point says; None for all alike.
+        find_distortion: find the infrared lens's first radial coefficient too, about the middle of its picture.
+        robust: leave out points that lie far from where the others put them, such as wrong clicks.
 
     Raises:
-        InputError: too few points, all or all but one on one line, or in another order on the other side.
+        InputError: too few points, all or all but one on one line, or in another order on the other side; SciPy is
+            not installed.
     """
-    needed = FEWEST_FOR_LENS if bend else FEWEST
+    needed = FEWEST_FOR_LENS if find_distortion else FEWEST
     if len(vi) < needed:
         raise InputError(
-            f"{len(vi)} point pairs: expected at least {needed}{' to find the lens' if bend else ''}"
+            f"{len(vi)} point pairs: expected at least {needed}{' to find the lens' if find_distortion else ''}"
         )
     for points, size, side in ((vi, start.vi_size, "visible"), (ir, start.ir_size, "infrared")):
         if np.linalg.svd(points - points.mean(axis=0), compute_uv=False)[1] < _FLAT * max(size):
             raise InputError(f"the {side} points lie on one line: expected them all over the picture")
-    ideal_vi = vi if start.vi_lens is None else start.vi_lens.ideal(vi)
+    ideal_vi = vi if start.vi_lens is None else start.vi_lens.undistorted(vi)
     lens = start.ir_lens
-    if bend and lens is None:
+    if find_distortion and lens is None:
         lens = nominal_lens(start.ir_size)
-    ideal_ir = ir if lens is None else lens.ideal(ir)
+    ideal_ir = ir if lens is None else lens.undistorted(ir)
     _require_determined(ideal_vi, ideal_ir)
-    # Robust first, so that a wrong click does not pull; exact afterwards.
-    rough, _ = cv2.findHomography(ideal_vi, ideal_ir, cv2.LMEDS if len(vi) > 4 else 0)
+    # The median ignores wrong clicks; least squares over the inliers measures.
+    rough, _ = cv2.findHomography(ideal_vi, ideal_ir, cv2.LMEDS if robust and len(vi) > 4 else 0)
     if rough is None:
         raise InputError(
             "the points give no homography: expected them in the same order, all over the picture"
         )
-    model = _Model(np.asarray(rough, np.float64), lens, bend)
-    weight = np.ones(len(vi)) if weights is None else weights
-    distances = model.distances(ideal_vi, ir)
-    inliers = distances <= (threshold if threshold is not None else _limit(distances))
-    if inliers.sum() < needed:
-        inliers = np.ones(len(vi), np.bool_)
-    for _ in range(5):
-        model = _refined(model, ideal_vi, ir, weight * inliers)
-        distances = model.distances(ideal_vi, ir)
-        now = distances <= (threshold if threshold is not None else _limit(distances))
-        if now.sum() < needed or np.array_equal(now, inliers):
+    model = _Model(np.asarray(rough, np.float64), lens, find_distortion)
+    inliers = model.inliers(ideal_vi, ir, needed) if robust else np.ones(len(vi), np.bool_)
+    for _ in range(_ROUNDS):
+        model = model.fitted(ideal_vi[inliers], ir[inliers])
+        now = model.inliers(ideal_vi, ir, needed) if robust else inliers
+        if np.array_equal(now, inliers):
             break
         inliers = now
     _require_possible(model.homography, start.vi_size)
-    return Fit(model.homography / model.homography[2, 2], model.lens, distances, inliers)
+    return Fit(model.homography / model.homography[2, 2], model.lens, model.distances(ideal_vi, ir), inliers)
 
 
 def _require_determined(vi: Points, ir: Points) -> None:
@@ -145,66 +136,53 @@ def nominal_lens(size: Size) -> Lens:
     return Lens(np.asarray(matrix, np.float64), np.zeros(5))
 
 
-def _limit(distances: NDArray[np.float64]) -> float:
-    """Three and a half robust sigmas of a two-dimensional error, but no less than half a pixel."""
-    return max(0.5, 3.5 * float(np.median(distances)) / 1.1774)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Model:
     homography: Matrix
     lens: Lens | None
-    bend: bool
+    find_distortion: bool
 
-    @property
-    def parameters(self) -> NDArray[np.float64]:
+    def fitted(self, ideal_vi: Points, ir: Points) -> _Model:
+        """The model of the least squared distances, found from this one."""
         eight = (self.homography / self.homography[2, 2]).ravel()[:8]
-        assert self.lens is not None or not self.bend
-        return np.append(eight, self.lens.distortion[0]) if self.bend and self.lens else eight
+        first = np.append(eight, self.lens.distortion[0]) if self.lens and self.find_distortion else eight
+        found = _least_squares()(
+            lambda values: (self._with(values).place(ideal_vi) - ir).ravel(),
+            first,
+            method="lm",
+            x_scale="jac",
+        )
+        return self._with(found.x)
 
-    def with_parameters(self, values: NDArray[np.float64]) -> _Model:
+    def _with(self, values: NDArray[np.float64]) -> _Model:
+        """The model of eight entries of the homography and, if sought, k1."""
         lens = self.lens
-        if self.bend and lens is not None:
-            lens = Lens(lens.matrix, np.concatenate([values[8:9], lens.distortion[1:]]))
-        return _Model(np.append(values[:8], 1.0).reshape(3, 3), lens, self.bend)
+        if lens is not None and self.find_distortion:
+            lens = Lens(lens.matrix, np.concatenate([values[8:], lens.distortion[1:]]))
+        return _Model(np.append(values[:8], 1.0).reshape(3, 3), lens, self.find_distortion)
 
     def place(self, ideal_vi: Points) -> Points:
         across, down, depth = homogeneous(self.homography, ideal_vi)
         flat = np.stack([across / depth, down / depth], axis=1)
-        return flat if self.lens is None else self.lens.real(flat)
+        return flat if self.lens is None else self.lens.distorted(flat)
 
     def distances(self, ideal_vi: Points, ir: Points) -> NDArray[np.float64]:
         return np.asarray(np.hypot(*(self.place(ideal_vi) - ir).T), np.float64)
 
+    def inliers(self, ideal_vi: Points, ir: Points, needed: int) -> NDArray[np.bool_]:
+        """Points within three and a half robust sigmas, at least half a pixel; all if these are too few."""
+        distances = self.distances(ideal_vi, ir)
+        near = distances <= max(0.5, 3.5 * float(np.median(distances)) / 1.1774)
+        return near if near.sum() >= needed else np.ones(len(ir), np.bool_)
 
-def _refined(model: _Model, ideal_vi: Points, ir: Points, weights: NDArray[np.float64]) -> _Model:
-    """Levenberg-Marquardt on the weighted distances in infrared pixels."""
-    root = np.sqrt(weights)[:, None]
 
-    def off(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray((root * (model.with_parameters(values).place(ideal_vi) - ir)).ravel())
-
-    values, damping = model.parameters, 1e-3
-    # Steps that move a corner by about a hundredth of a pixel, so that the differences are well conditioned.
-    reach = float(np.abs(ideal_vi).max()) + 1.0
-    steps = 1e-2 * np.asarray(
-        [1 / reach, 1 / reach, 1, 1 / reach, 1 / reach, 1, 1 / reach**2, 1 / reach**2, 1e-2]
-    )
-    steps = steps[: len(values)]
-    error = off(values)
-    for _ in range(_ROUNDS):
-        jacobian = np.stack([(off(values + s) - error) / s.sum() for s in np.diag(steps)], axis=1) * steps
-        normal, pull = jacobian.T @ jacobian, jacobian.T @ error
-        change = np.linalg.lstsq(normal + damping * np.diag(np.diag(normal)), -pull, rcond=None)[0]
-        new = values + change * steps
-        error_new = off(new)
-        if error_new @ error_new < error @ error:
-            done = np.abs(error_new - error).max() < 1e-7
-            values, error, damping = new, error_new, damping / 5
-            if done:
-                break
-        else:
-            damping *= 8
-            if damping > 1e8:
-                break
-    return model.with_parameters(values)
+def _least_squares() -> Callable[..., Any]:
+    try:
+        from scipy.optimize import least_squares
+    except ImportError:
+        raise InputError(
+            'SciPy is not installed, which `ufuser calibrate` needs: pip install "ufuser[calibrate]" (on a Jetson: '
+            "sudo apt install python3-scipy)"
+        ) from None
+    solver: Callable[..., Any] = least_squares
+    return solver

@@ -1,25 +1,27 @@
-"""Point pairs from a file: CSV or JSON, as people and other tools write them."""
+"""Point pairs from a CSV or JSON file."""
 
 from __future__ import annotations
 
 import csv
-import io
-import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+import msgspec
 import numpy as np
 
 from ufuser.runtime.alignment import Points, Size
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.structs import load_json, read_text
 
 COLUMNS = ("vi_x", "vi_y", "ir_x", "ir_y")
 _EXPECTED = f"expected CSV with the columns {','.join(COLUMNS)}, or JSON: [[vi_x, vi_y, ir_x, ir_y], ...]"
+_Number = Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
+_Row = tuple[_Number, _Number, _Number, _Number]
 
 
 def read_points(path: Path) -> tuple[Points, Points]:
-    """Point pairs of a file: `.json`, anything else is CSV, with or without a heading.
+    """Read point pairs: JSON from `.json`, else CSV with or without a heading.
 
     Returns:
         Visible and infrared pixels, (N, 2) each.
@@ -27,15 +29,7 @@ def read_points(path: Path) -> tuple[Points, Points]:
     Raises:
         InputError: no such file, or not point pairs.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"no file {path}: {_EXPECTED}") from None
-    except OSError as e:
-        raise InputError(f"cannot read {path}: {e.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is no text: {_EXPECTED}") from None
-    rows = _from_json(path, text) if path.suffix.lower() == ".json" else _from_csv(path, text)
+    rows = load_json(path, list[_Row]) if path.suffix.lower() == ".json" else _from_csv(path)
     if not rows:
         raise InputError(f"{path} holds no points: {_EXPECTED}")
     numbers = np.asarray(rows, np.float64)
@@ -52,40 +46,26 @@ def require_inside(points: Points, size: Size, side: str) -> None:
         )
 
 
-def _from_json(path: Path, text: str) -> list[list[float]]:
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InputError(f"{path} is not JSON: {_EXPECTED}") from None
-    if not isinstance(data, list):
-        raise InputError(f"{path} is no list of points: {_EXPECTED}")
-    return [_row(path, number, row) for number, row in enumerate(data, 1)]
-
-
-def _from_csv(path: Path, text: str) -> list[list[float]]:
+def _from_csv(path: Path) -> list[list[float]]:
     try:
         lines = [
-            (n, row)
-            for n, row in enumerate(csv.reader(io.StringIO(text)), 1)
+            (number, [cell.strip() for cell in row])
+            for number, row in enumerate(csv.reader(read_text(path, "CSV").splitlines()), 1)
             if row and not row[0].startswith("#")
         ]
     except csv.Error as e:
-        raise InputError(f"{path} is no table of points ({e}): {_EXPECTED}") from None
+        raise InputError(f"{path} is not a table of points ({e}): {_EXPECTED}") from None
     order = list(range(4))
-    if lines and set(COLUMNS) <= {name.strip() for name in lines[0][1]}:
-        heading = [name.strip() for name in lines.pop(0)[1]]
+    if lines and set(COLUMNS) <= set(lines[0][1]):
+        heading = lines.pop(0)[1]
         order = [heading.index(name) for name in COLUMNS]
-    try:
-        return [_row(path, n, [row[k] for k in order]) for n, row in lines]
-    except IndexError:
-        raise InputError(f"{path} has lines of fewer than four numbers: {_EXPECTED}") from None
-
-
-def _row(path: Path, number: int, row: Any) -> list[float]:
-    try:
-        values = [float(value) for value in row]
-    except (TypeError, ValueError):
-        values = []
-    if len(values) != 4 or not all(map(math.isfinite, values)):
-        raise InputError(f"{path}, point {number}: {row} is not four numbers; {_EXPECTED}")
-    return values
+    rows = []
+    for number, cells in lines:
+        try:
+            row = [float(cells[k]) for k in order]
+        except (IndexError, ValueError):
+            row = [math.nan]
+        if not all(map(math.isfinite, row)):
+            raise InputError(f"{path}, line {number}: {cells} is not four numbers; {_EXPECTED}")
+        rows.append(row)
+    return rows

@@ -110,14 +110,16 @@ class Refined:
     """Mean correlation of the patches' edges, weighted by how much they show: -1 to 1, 0 by chance."""
 
 
-def refine(pairs: Sequence[ImagePair], start: Calibration, bend: bool = True, search: bool = True) -> Refined:
+def refine(
+    pairs: Sequence[ImagePair], start: Calibration, find_distortion: bool = True, search: bool = True
+) -> Refined:
     """Register the pictures.
 
     Args:
         pairs: infrared (uint8 or uint16) and visible pictures of the start's sizes, all by the same cameras,
             unmoved towards each other.
-        start: where to begin; its lenses are kept, but for infrared's k1 if `bend`.
-        bend: find k1 as well.
+        start: where to begin; its lenses are kept, but for infrared's k1 if `find_distortion`.
+        find_distortion: find k1 as well.
         search: try all sizes and shifts first, instead of trusting the start to a few pixels in a hundred.
 
     Raises:
@@ -133,14 +135,14 @@ def refine(pairs: Sequence[ImagePair], start: Calibration, bend: bool = True, se
     starts = _searched(known[:_GLIMPSE], start) if search else [start]
     # A street looks like itself at another size: only close up is it clear which start was right.
     for steps, left in ((FINDING[:1], _CONTENDERS), (FINDING[1:], _FINALISTS)):
-        found = [_through(known[:_GLIMPSE], each, steps, bend) for each in starts]
+        found = [_through(known[:_GLIMPSE], each, steps, find_distortion) for each in starts]
         found = sorted(found, key=lambda r: -r.agreement)[:left]
         starts = [each.calibration for each in found]
     starts = [each.calibration for each in _leading(found, _NEARLY, _ALIKE)]
     # A lens let loose too early may bend the picture to where it stays bent: without it first, as well.
-    ends = _raced(known, starts, LENS_LAST, bend) if bend else []
+    ends = _raced(known, starts, LENS_LAST, find_distortion) if find_distortion else []
     # Finding looks from afar, and may leave a start that was right already.
-    ends += _raced(known, [*starts, start], MEASURING, bend)
+    ends += _raced(known, [*starts, start], MEASURING, find_distortion)
     best = max(ends, key=lambda r: r.agreement)
     if best.agreement < _WEAKEST:
         raise InputError(
@@ -162,7 +164,7 @@ def left_over(pairs: Sequence[ImagePair], calibration: Calibration) -> tuple[Res
         InputError: by this calibration the cameras do not see the same.
     """
     known = _pairs(pairs)
-    moved = _through(known, calibration, MEASURING[-2:], bend=False)
+    moved = _through(known, calibration, MEASURING[-2:], find_distortion=False)
     if moved.agreement <= _NONE:
         raise InputError(
             "by this calibration both cameras see too little of the same to judge: expected a calibration of "
@@ -172,12 +174,12 @@ def left_over(pairs: Sequence[ImagePair], calibration: Calibration) -> tuple[Res
 
 
 def _raced(
-    pairs: Sequence[_Pair], starts: Sequence[Calibration], steps: Sequence[Step], bend: bool
+    pairs: Sequence[_Pair], starts: Sequence[Calibration], steps: Sequence[Step], find_distortion: bool
 ) -> list[Refined]:
     """Several starts step after step, side by side: only those go on that may still end elsewhere, and better."""
     found = [Refined(start, 0.0) for start in starts]
     for step in steps:
-        found = [_through(pairs, each.calibration, (step,), bend) for each in found]
+        found = [_through(pairs, each.calibration, (step,), find_distortion) for each in found]
         found = _leading(sorted(found, key=lambda r: -r.agreement), _BEHIND, _SAME)
         if found[0].agreement < _HOPELESS:
             break
@@ -204,7 +206,7 @@ def _leading(found: Sequence[Refined], share: float, near: float) -> list[Refine
 
 def _scatter(pairs: Sequence[_Pair], whole: Calibration) -> Residual:
     """How far each single pair would move what all pairs together found: its repeatability."""
-    single = [_through([each], whole, MEASURING[-1:], bend=False) for each in pairs[:4]]
+    single = [_through([each], whole, MEASURING[-1:], find_distortion=False) for each in pairs[:4]]
     return Residual.of(np.concatenate([_apart(each.calibration, whole) for each in single]))
 
 
@@ -265,11 +267,13 @@ class _Warp:
         return np.asarray(warped, np.float32)
 
 
-def _through(pairs: Sequence[_Pair], calibration: Calibration, steps: Sequence[Step], bend: bool) -> Refined:
+def _through(
+    pairs: Sequence[_Pair], calibration: Calibration, steps: Sequence[Step], find_distortion: bool
+) -> Refined:
     """Step after step; an agreement of `_NONE` where the way leads out of the picture."""
     agreement = 0.0
     for step in steps:
-        fitting = replace(step, degree=min(step.degree, 4 if bend else 3))
+        fitting = replace(step, degree=min(step.degree, 4 if find_distortion else 3))
         try:
             calibration, agreement = _stepped(pairs, calibration, fitting)
         except InputError:
@@ -394,5 +398,5 @@ def _moved(
     points = points[inside[ys.ravel(), xs.ravel()]]
     targets = here.to_infrared(points + field.basis(points) @ values)
     good = (np.abs(targets) < 5000).all(axis=1)
-    moved = fit(Start.of(here), points[good], targets[good], bend=field.degree == 4, threshold=np.inf)
+    moved = fit(Start.of(here), points[good], targets[good], find_distortion=field.degree == 4, robust=False)
     return replace(here, homography=moved.homography, ir_lens=moved.ir_lens)

@@ -16,12 +16,20 @@ from hypothesis import strategies as st
 
 from ufuser.runtime.alignment import Aligner, Calibration, Lens, Residual
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.opencv import silence
 from ufuser.simulation import Scene, SimCamera, SimConfig
 from ufuser.simulation.geometry import View, seen_by_other
 
 SIZE = (320, 240)
 ASKEW = "sim://thermal?size=320x240&fov=40&yaw=1&pitch=-0.7&roll=1.5&k1=-0.2"
 PLAIN = "sim://visible?size=320x240"
+
+FIRST_RELEASE = """\
+{"format": "ufuser-calibration", "version": 1, "method": "board", "vi_size": [640, 480], "ir_size": [320, 256],
+ "homography": [[0.5, 0, 1], [0.001, 0.52, -2.5], [0, 1e-05, 1]],
+ "vi_lens": {"matrix": [[620, 0, 319.5], [0, 620, 239.5], [0, 0, 1]], "distortion": [-0.1, 0.02, 0, 0, 0]},
+ "ir_lens": null, "residual_px": {"rms": 0.4, "median": 0.3, "largest": 1.2, "count": 40},
+ "distance_m": 5, "baseline_m": 0.06, "offset_ms": -12.5}"""
 
 
 def grid(size: tuple[int, int], step: int = 5) -> np.ndarray:
@@ -104,7 +112,7 @@ def test_a_bent_lens_shows_nothing_twice() -> None:
     """Beyond its reach a barrel's formula folds back into the picture: that must stay unseen."""
     focal = 100.0
     lens = Lens(np.asarray([[focal, 0, 31.5], [0, focal, 23.5], [0, 0, 1]]), np.asarray([-0.4, 0, 0, 0, 0]))
-    assert lens.reach == pytest.approx((1 / 1.2) ** 0.5)
+    assert lens.valid_radius == pytest.approx((1 / 1.2) ** 0.5)
     wide = np.diag([5.0, 5.0, 1.0]) @ np.asarray([[1, 0, -31.5], [0, 1, -23.5], [0, 0, 1.0]])
     wide = np.asarray([[1, 0, 31.5], [0, 1, 23.5], [0, 0, 1.0]]) @ wide
     places = Calibration((64, 48), (64, 48), wide, None, lens).to_infrared(
@@ -127,6 +135,34 @@ def test_maps_are_computed_once_a_size(calibration: Calibration, monkeypatch: py
     assert len(calls) == 1
     aligner.warp(image, (640, 480))
     assert len(calls) == 2
+
+
+# Versions of OpenCV
+
+
+def test_undistortion_before_opencv_5(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the criteria belong to a function of its own."""
+    lens = Lens(np.asarray([[70.0, 0, 32], [0, 70, 24], [0, 0, 1]]), np.asarray([-0.3, 0.1, 0, 0, 0]))
+    corners = np.asarray([[0.0, 0], [63, 47]])
+    expected = lens.undistorted(corners)
+    np.testing.assert_allclose(lens.distorted(expected), corners, atol=1e-9)
+    real = cv2.undistortPoints
+    monkeypatch.setattr(cv2, "undistortPoints", None)
+    monkeypatch.setattr(
+        cv2,
+        "undistortPointsIter",
+        lambda p, m, d, r, to, c: real(p, m, d, R=r, P=to, criteria=c),
+        raising=False,
+    )
+    np.testing.assert_array_equal(lens.undistorted(corners), expected)
+
+
+def test_silence_before_opencv_4_13(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels: list[int] = []
+    monkeypatch.setattr(cv2, "utils", None)
+    monkeypatch.setattr(cv2, "setLogLevel", levels.append, raising=False)
+    silence()
+    assert levels == [0]
 
 
 # Other resolutions
@@ -201,22 +237,23 @@ def test_a_bare_file_is_enough(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "other"}, "is no calibration"),
+        ({"format": "other"}, "is not a calibration"),
         ({"version": 2}, "has version 2 of the format, expected 1"),
         ({"version": None}, "has version None"),
-        ({"homography": [[1, 0], [0, 1]]}, "is damaged"),
-        ({"homography": [[float("nan")] * 3] * 3}, "is damaged"),
+        ({"homography": [[1, 0], [0, 1]]}, "homography.* expected a list of length 3, got 2"),
         ({"homography": [[1, 0, 0], [0, -1, 0], [0, 0, 1]]}, "mirrors or flattens"),
         ({"homography": [[0, 0, 0], [0, 0, 0], [0, 0, 1]]}, "mirrors or flattens"),
-        ({"vi_size": [0, 480]}, "is damaged"),
-        ({"vi_size": "640x480"}, "is damaged"),
-        ({"ir_lens": {"matrix": [[1, 0, 0]] * 3}}, "has no 'distortion'"),
-        ({"ir_lens": 5}, "is damaged"),
-        ({"ir_lens": {"matrix": [[0, 0, 0]] * 3, "distortion": [0] * 5}}, "without focal lengths"),
         ({"homography": [[1, 0, 0], [0, 1, 0], [0, 0, 0]]}, "mirrors or flattens"),
-        ({"residual_px": {"rms": 1}}, "has no 'median'"),
-        ({"distance_m": "far"}, "is damaged"),
-        ({"offset_ms": float("inf")}, "is damaged"),
+        ({"homography": [[10**400, 0, 0], [0, 1, 0], [0, 0, 1]]}, "[Nn]umber out of range"),
+        ({"vi_size": [0, 480]}, "vi_size.0 is 0: expected a whole number >= 1"),
+        ({"vi_size": "640x480"}, "vi_size is '640x480': expected a list"),
+        ({"ir_lens": {"matrix": [[1, 0, 0]] * 3}}, "the key 'ir_lens.distortion' is missing"),
+        ({"ir_lens": 5}, "ir_lens is 5: expected a table"),
+        ({"ir_lens": {"matrix": [[0, 0, 0]] * 3, "distortion": [0] * 5}}, "not a camera matrix"),
+        ({"residual_px": {"rms": 1}}, "the key 'residual_px.median' is missing"),
+        ({"distance_m": "far"}, "distance_m is 'far': expected a number"),
+        ({"distance": 5}, "unknown key 'distance' .did you mean 'distance_m'"),
+        ({"offset_ms": float("inf")}, "is not JSON"),
     ],
 )
 def test_damaged_files(
@@ -233,11 +270,11 @@ def test_damaged_files(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no file"),
+        (None, "no such file"),
         (b"{", "is not JSON"),
         (b"\xff\xfe", "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
-        (b"[]", "is no"),
+        (b"[]", "is not a calibration"),
     ],
 )
 def test_files_that_are_none(tmp_path: Path, content: bytes | None, message: str) -> None:
@@ -246,6 +283,15 @@ def test_files_that_are_none(tmp_path: Path, content: bytes | None, message: str
         path.write_bytes(content)
     with pytest.raises(InputError, match=message):
         Calibration.load(path)
+
+
+def test_a_file_of_the_first_release_still_loads(tmp_path: Path) -> None:
+    """Written before the file was checked by structs: numbers without a fraction, lenses of `board`."""
+    (tmp_path / "c.json").write_text(FIRST_RELEASE)
+    calibration = Calibration.load(tmp_path / "c.json")
+    assert (calibration.method, calibration.distance_m, calibration.offset_s) == ("board", 5.0, -0.0125)
+    assert calibration.vi_lens is not None
+    assert calibration.residual == Residual(0.4, 0.3, 1.2, 40)
 
 
 @settings(max_examples=50, deadline=None)

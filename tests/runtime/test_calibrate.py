@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def test_points_with_a_pixel_of_click_noise(lens: str) -> None:
         cells = ((points - low) / span * 6).astype(int) @ (6, 1)
         picks = [rng.choice(np.flatnonzero(cells == c)) for c in range(36) if (cells == c).any()]
         clicked = [p[picks] + rng.normal(0, 1 / math.sqrt(2), (len(picks), 2)) for p in (points, truth)]
-        found = fit(Start((640, 480), (640, 480), None, known), *clicked, bend=lens == "found")
+        found = fit(Start((640, 480), (640, 480), None, known), *clicked, find_distortion=lens == "found")
         off.append(
             rms(errors(Calibration((640, 480), (640, 480), found.homography, None, found.ir_lens), vi, ir))
         )
@@ -96,7 +97,7 @@ def test_exact_points_give_the_exact_mapping() -> None:
     known = Start(SIZE, SIZE, None, Lens(ir.matrix, ir.distortion))
     found = fit(known, points[::40], truth[::40])
     assert errors(Calibration(SIZE, SIZE, found.homography, None, found.ir_lens), vi, ir).max() < 0.01
-    bent = fit(Start(SIZE, SIZE), points[::40], truth[::40], bend=True)
+    bent = fit(Start(SIZE, SIZE), points[::40], truth[::40], find_distortion=True)
     assert errors(Calibration(SIZE, SIZE, bent.homography, None, bent.ir_lens), vi, ir).max() < 0.05
     straight = fit(Start(SIZE, SIZE), points[::40], truth[::40])
     assert straight.residual.rms > 0.3  # what the lens bends away
@@ -113,21 +114,28 @@ def test_a_wrong_click_is_left_out() -> None:
     assert found.residual.largest < 0.05
 
 
+def test_without_scipy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    points = np.asarray([[0, 0], [300, 0], [300, 200], [0, 200.0]])
+    with pytest.raises(InputError, match=r'pip install "ufuser\[calibrate\]".* apt install python3-scipy'):
+        fit(Start(SIZE, SIZE), points, points)
+
+
 @pytest.mark.parametrize(
-    ("count", "line", "bend", "message"),
+    ("count", "line", "lens", "message"),
     [
         (3, False, False, "3 point pairs: expected at least 4"),
         (7, False, True, "7 point pairs: expected at least 8 to find the lens"),
         (12, True, False, "the visible points lie on one line"),
     ],
 )
-def test_points_that_are_not_enough(count: int, line: bool, bend: bool, message: str) -> None:
+def test_points_that_are_not_enough(count: int, line: bool, lens: bool, message: str) -> None:
     rng = np.random.default_rng(0)
     points = rng.uniform(0, 200, (count, 2))
     if line:
         points[:, 1] = 2 * points[:, 0]
     with pytest.raises(InputError, match=message):
-        fit(Start(SIZE, SIZE), points, points, bend=bend)
+        fit(Start(SIZE, SIZE), points, points, find_distortion=lens)
 
 
 @pytest.mark.parametrize(
@@ -149,13 +157,16 @@ def test_point_files(tmp_path: Path, name: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("p.csv", "1,2,3\n", "fewer than four"),
-        ("p.csv", "1,2,3,x\n", "point 1: .* is not four numbers"),
+        ("p.csv", "1,2,3\n", "is not four numbers"),
+        ("p.csv", "1,2,3,x\n", "line 1: .* is not four numbers"),
         ("p.csv", "1,2,3,nan\n", "is not four numbers"),
         ("p.csv", "", "holds no points"),
         ("p.json", "{", "is not JSON"),
-        ("p.json", "{}", "no list of points"),
-        ("p.json", "[[1, 2]]", "is not four numbers"),
+        ("p.json", "{}", "expected a list"),
+        ("p.json", "[]", "holds no points"),
+        ("p.json", "[[1, 2]]", "expected a list of length 4, got 2"),
+        ("p.json", f"[[1, 2, 3, {'9' * 400}]]", "[Nn]umber out of range"),
+        ("p.json", "[" * 100_000, "nested too deeply"),
     ],
 )
 def test_point_files_that_are_none(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -301,7 +312,7 @@ def test_refine_from_a_calibration_that_has_slipped(pairs: list[tuple[np.ndarray
     knocked = np.asarray([[1.01, 0.015, 4], [-0.015, 1.01, -5], [0, 0, 1.0]])
     start = Calibration(SIZE, SIZE, true.homography @ knocked, None, lens)
     assert rms(errors(start, vi, ir)) > 4
-    found = refine(pairs, start, bend=False, search=False)
+    found = refine(pairs, start, find_distortion=False, search=False)
     assert rms(errors(found.calibration, vi, ir)) <= 1.0
     np.testing.assert_array_equal(found.calibration.ir_lens.distortion, lens.distortion)  # type: ignore[union-attr]
 
@@ -334,7 +345,9 @@ def test_pictures_with_nothing_in_common_are_refused() -> None:
     rng = np.random.default_rng(0)
     noise = [cv2.GaussianBlur(rng.integers(0, 255, (120, 160), np.uint8), (0, 0), 1.5) for _ in range(2)]
     with pytest.raises(InputError, match=r"agree by 0\.\d\d only: expected the same scene"):
-        refine([(noise[0], noise[1])], rough_start((160, 120), (160, 120)), bend=False, search=False)
+        refine(
+            [(noise[0], noise[1])], rough_start((160, 120), (160, 120)), find_distortion=False, search=False
+        )
 
 
 def test_all_pictures_must_have_one_size(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:

@@ -252,11 +252,11 @@ SIM = ("--ir", "sim://thermal?size=64x64", "--vi", "sim://visible?size=64x64")
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (None, "no file p.csv"),
+        (None, "cannot read p.csv: no such file"),
         ("1,1,1,1\n9,1,9,1\n1,9,1,9", "3 point pairs: expected at least 4"),
         ("1,1,1,1\n9,1,9,1\n1,9,1,900", "infrared point (1, 900) lies outside of 320x240"),
-        ("1,1,1,1\n9,1,9,1\n1,9,1,x", "point 3: ['1', '9', '1', 'x'] is not four numbers"),
-        (f"1,1,1,{'9' * 200_000}", "p.csv is no table of points"),
+        ("1,1,1,1\n9,1,9,1\n1,9,1,x", "line 3: ['1', '9', '1', 'x'] is not four numbers"),
+        (f"1,1,1,{'9' * 200_000}", "p.csv is not a table of points"),
         ("1,1,1,1\n1,1,1,1\n200,1,200,1\n50,200,50,200", "do not tell where the rest of the picture lies"),
         ("1,1,1,1\n90,1,90,1\n200,1,200,1\n50,200,50,200", "do not tell where the rest of the picture lies"),
         # Clicked in another order; the infrared picture upside down in a mirror.
@@ -293,7 +293,7 @@ def test_points_that_will_not_do(
         (("refine", "--ir", "text.json", "--vi", "vi/0.png"), "text.json is neither a picture"),
         (("refine", "--ir", "empty", "--vi", "vi"), "no pictures in empty"),
         (("refine", "--ir", "other", "--vi", "vi"), "no common names in other and vi"),
-        (("refine", *LOOK, "--start", "gone.json"), "no file gone.json: expected a calibration"),
+        (("refine", *LOOK, "--start", "gone.json"), "cannot read gone.json: no such file"),
         (("refine", *LOOK, "--start", "wide.json"), "infrared is 320x240, but was calibrated at 320x200"),
         (("refine", *LOOK, "--no-search"), "--no-search has nothing to begin with"),
         (("refine", *LOOK, "--start", "far.json", "--no-search"), "the pictures agree by 0.00 only"),
@@ -301,7 +301,7 @@ def test_points_that_will_not_do(
         (("refine", *SIM, "--seconds", "nan"), "--seconds nan: expected more than 0"),
         (("check", *LOOK, "--calibration", "true.json", "--out", "c.txt"), "suffix '.txt', expected one of"),
         (("check", *LOOK, "--calibration", "text.json", "--out", "c.png"), "text.json is not JSON"),
-        (("check", *LOOK, "--calibration", "other.json", "--out", "c.png"), "other.json is no calibration"),
+        (("check", *LOOK, "--calibration", "other.json", "--out", "c.png"), "other.json is not a calibration"),
         (("check", *LOOK, "--calibration", "wide.json", "--out", "c.png"), "infrared is 320x240, but was calibrated"),
         (("check", *LOOK, "--calibration", "far.json", "--out", "c.png"), "both cameras see too little of the same"),
         (("offset", *LOOK), "--ir ir/0.png has no time of its own: expected a video or a camera"),

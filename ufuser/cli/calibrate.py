@@ -132,7 +132,7 @@ def run_points(args: argparse.Namespace) -> int:
     start = Start(*sizes)
     if known is not None:
         start = Start.of(known.scaled(*sizes))
-    found = fit(start, vi, ir, bend=args.lens)
+    found = fit(start, vi, ir, find_distortion=args.lens)
     calibration = Calibration(
         *sizes,
         homography=found.homography,
@@ -178,7 +178,7 @@ def run_refine(args: argparse.Namespace) -> int:
         raise InputError("--no-search has nothing to begin with: expected --start, or --vi-fov and --ir-fov")
     else:
         start = rough_start(vi_size, ir_size, args.vi_fov, args.ir_fov)
-    found = refine(pairs, start, bend=not args.no_lens, search=not args.no_search)
+    found = refine(pairs, start, find_distortion=not args.no_lens, search=not args.no_search)
     note = f"edges agree by {found.agreement:.2f} (0 by chance); look at it: ufuser calibrate check"
     return _finish(args, found.calibration, [note])
 
