@@ -114,7 +114,7 @@ def _model_alone(fuser: Fuser, height: int, width: int, frames: int) -> float:
 
 def _whole(fuser: Fuser, ir: Path, vi: Path, out: Path) -> dict[str, Any]:
     """Report of a stream from two files to a third. Files are never dropped, so the slowest stage sets the rate."""
-    options = StreamOptions(str(ir), str(vi), out=(str(out),))
+    options = StreamOptions(ir=str(ir), vi=str(vi), out=(str(out),))
     with session(options, fuser=fuser) as stream, stream:
         while not stream.wait(0.2):
             pass

@@ -20,14 +20,15 @@ import math
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Literal
+from typing import Literal, get_args
 
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame
 
 Side = Literal["ir", "vi"]
 SIDES: tuple[Side, Side] = ("ir", "vi")
-MODES = ("nearest", "hold")
+Mode = Literal["nearest", "hold"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 IR_LOST, VI_LOST, HELD, CLOCK_JUMP = "ir-lost", "vi-lost", "ir-held", "clock-jump"
 """Flags of a pair: one side is missing; the infrared frame was in a pair before; the first pair after a camera's
@@ -55,7 +56,7 @@ _DISAGREE = 8
 class PairingConfig:
     """Raises InputError for an unknown mode or a value out of range."""
 
-    mode: str = "nearest"
+    mode: Mode = "nearest"
     """"nearest" or "hold"."""
     ir_offset_s: float = 0.0
     vi_offset_s: float = 0.0
@@ -76,15 +77,15 @@ class PairingConfig:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise InputError(f"--sync {self.mode}: expected {' or '.join(MODES)}")
+            raise InputError(f"mode={self.mode!r}: expected {' or '.join(map(repr, MODES))}", "mode")
         for name in ("ir_offset_s", "vi_offset_s"):
             if not math.isfinite(getattr(self, name)):
-                raise InputError(f"{name} {getattr(self, name)}: expected a finite number of seconds")
+                raise InputError(f"{name}={getattr(self, name)}: expected a finite number of seconds", name)
         for name in ("max_skew_s", "max_age_s", "patience_s", "lost_after_s", "jump_s"):
             if not getattr(self, name) >= 0:  # so that NaN fails too
-                raise InputError(f"{name} {getattr(self, name)}: expected seconds of at least 0")
+                raise InputError(f"{name}={getattr(self, name)}: expected seconds of at least 0", name)
         if self.capacity < 2:
-            raise InputError(f"capacity {self.capacity}: expected at least 2 frames")
+            raise InputError(f"capacity={self.capacity}: expected at least 2 frames", "capacity")
 
     def offline(self) -> PairingConfig:
         """The same for files: however far one is read ahead, nothing is lost, late or a jump."""

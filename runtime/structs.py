@@ -32,7 +32,9 @@ _WORDS = {
 DecHook = Callable[[type, Any], Any]
 
 
-def convert(values: Any, kind: type[T], where: str, dec_hook: DecHook | None = None) -> T:
+def convert(
+    values: Any, kind: type[T], where: str, dec_hook: DecHook | None = None, strict: bool = True
+) -> T:
     """Plain values (dicts, lists, numbers, text) as a struct.
 
     Args:
@@ -40,12 +42,13 @@ def convert(values: Any, kind: type[T], where: str, dec_hook: DecHook | None = N
         kind: a struct or any other type that msgspec knows.
         where: what the message begins with, such as a file's path.
         dec_hook: converts values to types that msgspec does not know; see `msgspec.convert`.
+        strict: whether text stays text; else it is parsed where a number or true or false is expected.
 
     Raises:
         InputError: an unknown key, a missing one, another type, a value out of range.
     """
     try:
-        return msgspec.convert(values, kind, dec_hook=dec_hook)
+        return msgspec.convert(values, kind, dec_hook=dec_hook, strict=strict)
     except msgspec.ValidationError as e:
         raise InputError(f"{where}: {_explained(str(e), kind, values)}") from None
     except RecursionError:
@@ -166,7 +169,7 @@ def _type_at(kind: Any, steps: list[str]) -> Any:
     found: Any = msgspec.inspect.type_info(kind)
     for step in steps:
         found = next((field.type for field in _fields(found) if field.encode_name == step), None)
-    return found
+    return found.type if isinstance(found, msgspec.inspect.Metadata) else found
 
 
 def _fields(kind: Any) -> tuple[Any, ...]:

@@ -142,13 +142,13 @@ def _near(given: str, known: tuple[str, ...]) -> str:
 
 def _whole(name: str, value: int, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InputError(f"{name}={value}: expected a whole number from {low} to {high}")
+        raise InputError(f"{name}={value}: expected a whole number from {low} to {high}", name)
 
 
 def _between(name: str, value: float, low: float, high: float) -> None:
     if not (math.isfinite(value) and low <= value <= high):
         span = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
-        raise InputError(f"{name}={value:g}: expected a number {span}")
+        raise InputError(f"{name}={value:g}: expected a number {span}", name)
 
 
 def _number(field: str) -> Callable[[str, str], dict[str, Any]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from ufuser.runtime.alignment import Aligner, Calibration
 from ufuser.runtime.clock import Clock
@@ -96,7 +98,7 @@ def session(
 def _describe(stream: Stream, options: StreamOptions, fuser: FusesPairs) -> None:
     """Add to the report what is not a figure."""
     engine = fuser.engine.name if isinstance(fuser, Fuser) else type(fuser).__name__
-    shown = {k: v for k, v in asdict(options).items() if k != "token"}
+    shown = {k: v for k, v in msgspec.structs.asdict(options).items() if k != "token"}
     shown |= {"ir": mask(options.ir), "vi": mask(options.vi), "out": [mask(text) for text in options.out]}
     for name, value in (
         ("model", fuser.model if isinstance(fuser, Fuser) else options.model),
@@ -128,7 +130,7 @@ def stream(
     ir: str,
     vi: str,
     *,
-    out: Sequence[str] = (),
+    out: Sequence[str] | str = (),
     fuser: Fuser | None = None,
     on_event: OnEvent | None = None,
     marks: bool = False,
@@ -161,13 +163,15 @@ def stream(
         InputError: on the call for a bad option, at the first frame for what cannot be opened.
         TypeError: an unknown option.
     """
-    chosen = StreamOptions(ir, vi, out=tuple(out), marks=marks, **options)
+    chosen = StreamOptions(
+        ir=ir, vi=vi, out=(out,) if isinstance(out, str) else tuple(out), marks=marks, **options
+    )
     return _frames(chosen, on_event, fuser)
 
 
 def _frames(options: StreamOptions, on_event: OnEvent | None, fuser: Fuser | None) -> Iterator[FusedFrame]:
     own = _ProgramSink(every_frame=not Cameras(options.ir, options.vi, Clock()).live)
-    with session(replace(options, report=None), on_event, fuser, [own]) as running, running:
+    with session(msgspec.structs.replace(options, report=None), on_event, fuser, [own]) as running, running:
         *others, worker = running.sink_workers
         while worker.step(_POLL):
             if running.error is not None:

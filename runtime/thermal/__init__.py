@@ -100,7 +100,8 @@ class ThermalPipeline:
             raise InputError(f"{frame.source}: thermal frame of {image.dtype}, expected uint8 or uint16")
         if self.config.mode == "fixed" and self.config.fixed is None and image.dtype != np.uint8:
             raise InputError(
-                f"{frame.source} gives raw counts, which --agc fixed cannot show without limits: "
-                f"expected --agc fixed:LOW:HIGH in counts, or linear, plateau, clahe"
+                f"agc='fixed': {frame.source} gives raw counts, expected limits for them (fixed:LOW:HIGH), or "
+                f"linear, plateau, clahe",
+                "agc",
             )
         return luma(image)

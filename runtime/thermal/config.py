@@ -44,17 +44,19 @@ class ThermalConfig:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise InputError(f"--agc {self.mode}: expected {_SPELLED}")
+            raise InputError(f"agc={self.mode!r}: expected {_SPELLED}", "agc")
         if not 0 <= self.low_percent < self.high_percent <= 100:
             raise InputError(
-                f"--agc linear:{self.low_percent:g}:{self.high_percent:g}: expected two rising percentages "
-                f"from 0 to 100"
+                f"agc='linear:{self.low_percent:g}:{self.high_percent:g}': expected two rising percentages "
+                f"from 0 to 100",
+                "agc",
             )
         if self.fixed is not None and not (
             all(map(math.isfinite, self.fixed)) and 0 <= self.fixed[0] < self.fixed[1] <= 65535
         ):
             raise InputError(
-                f"--agc fixed:{self.fixed[0]:g}:{self.fixed[1]:g}: expected two rising counts from 0 to 65535"
+                f"agc='fixed:{self.fixed[0]:g}:{self.fixed[1]:g}': expected two rising counts from 0 to 65535",
+                "agc",
             )
         for name, lowest in (("plateau", 1.0), ("clahe_clip", 0.1), ("smoothing_s", 0.0), ("min_span", 1.0)):
             value = getattr(self, name)
@@ -63,14 +65,14 @@ class ThermalConfig:
 
     @classmethod
     def from_text(cls, text: str) -> ThermalConfig:
-        """What `--agc` spells: `plateau`, `linear:0.5:99.5`, `fixed:7000:9500,black-hot`, ...
+        """The text form, as the option `agc` takes it: `plateau`, `linear:0.5:99.5`, `fixed:7000:9500,black-hot`, ...
 
         Raises:
             InputError: anything else.
         """
         tone, *words = text.split(",")
         if words not in ([], ["black-hot"], ["white-hot"]):
-            raise InputError(f"--agc {text}: expected {_SPELLED}")
+            raise InputError(f"agc={text!r}: expected {_SPELLED}", "agc")
         mode, *numbers = tone.split(":")
         names = {
             "linear": ("low_percent", "high_percent"),
@@ -79,10 +81,10 @@ class ThermalConfig:
             "fixed": ("low", "high"),
         }.get(mode, ())
         if mode not in MODES or len(numbers) not in (0, len(names)):
-            raise InputError(f"--agc {text}: expected {_SPELLED}")
+            raise InputError(f"agc={text!r}: expected {_SPELLED}", "agc")
         try:
             values = dict(zip(names, map(float, numbers), strict=False))
         except ValueError:
-            raise InputError(f"--agc {text}: expected numbers after '{mode}:'; {_SPELLED}") from None
+            raise InputError(f"agc={text!r}: expected numbers after '{mode}:'; {_SPELLED}", "agc") from None
         fixed = (values.pop("low"), values.pop("high")) if mode == "fixed" and values else None
         return replace(cls(mode=mode, fixed=fixed, black_hot=words == ["black-hot"]), **values)  # type: ignore[arg-type]

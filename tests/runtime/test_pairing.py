@@ -369,11 +369,11 @@ def test_stamps_that_are_no_numbers_are_dropped() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"mode": "exact"}, "--sync exact: expected nearest or hold"),
-        ({"ir_offset_s": math.nan}, "ir_offset_s nan: expected a finite number"),
-        ({"max_age_s": -1.0}, "max_age_s -1.0: expected seconds of at least 0"),
-        ({"max_skew_s": math.nan}, "max_skew_s nan"),
-        ({"capacity": 1}, "capacity 1: expected at least 2"),
+        ({"mode": "exact"}, "mode='exact': expected 'nearest' or 'hold'"),
+        ({"ir_offset_s": math.nan}, "ir_offset_s=nan: expected a finite number"),
+        ({"max_age_s": -1.0}, "max_age_s=-1.0: expected seconds of at least 0"),
+        ({"max_skew_s": math.nan}, "max_skew_s=nan"),
+        ({"capacity": 1}, "capacity=1: expected at least 2"),
     ],
 )
 def test_bad_configuration(values: dict[str, object], message: str) -> None:

@@ -91,9 +91,19 @@ def test_a_lost_camera_is_a_flag(max_model: Path) -> None:
 
 
 def test_errors(folders: tuple[str, str], tmp_path: Path, max_model: Path) -> None:
-    with pytest.raises(InputError, match="--sync newest"):
-        ufuser.stream(*folders, sync="newest")
-    with pytest.raises(TypeError, match="unexpected keyword"):
+    for options, message in (
+        ({"sync": "newest"}, "sync='newest': expected one of hold, nearest"),
+        ({"max_skew": -1.0}, "max_skew=-1.0: expected a number >= 0"),
+        ({"max_age": "12ms"}, "max_age='12ms': expected a number, got text"),
+        ({"threads": 0}, "threads=0: expected a whole number >= 1"),
+        ({"agc": "loud"}, "agc='loud': expected auto"),
+        ({"token": "short"}, r"token=\*\*\*: expected text"),
+        ({"calibration": "a\0"}, "calibration=.*: expected text without a NUL character"),
+    ):
+        with pytest.raises(InputError, match=f"^{message}") as caught:
+            ufuser.stream(*folders, **options)
+        assert caught.value.argument == next(iter(options))
+    with pytest.raises(TypeError, match=r"[Uu]nexpected keyword"):
         ufuser.stream(*folders, colour=True)
     with pytest.raises(InputError, match="no folder"):
         next(ufuser.stream(f"folder:{tmp_path}/gone", folders[1]))

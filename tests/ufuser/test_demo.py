@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ufuser import Fuser
 from ufuser.runtime.contact_sheet import Layout, Row, contact_sheet
 from ufuser.runtime.images import read_image
 from ufuser.runtime.machine import Machine, versions
 from ufuser.runtime.sources import VideoSource
+from ufuser.simulation import Scene
 
 Command = Callable[..., Any]
 
@@ -72,7 +74,7 @@ def test_single_frame_as_json_into_a_folder_that_is_there(
         (["--frames", "0"], "--frames 0"),
         (["--size", "large"], "WIDTHxHEIGHT"),
         (["--size", "8x8"], "64"),
-        (["--seed", "-1"], "seed"),
+        (["--seed", "-1"], "--seed -1: expected"),
         (["--out", "file"], "a file is in its place"),
         (["--out", "file/below"], "a file is in its place"),
         (["--out", "busy"], "it is a folder"),
@@ -94,8 +96,34 @@ def test_bad_input_leaves_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_without_pyav_one_line_before_anything_is_rendered(
+    tmp_path: Path, quick_command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setattr(Scene, "__init__", lambda *_: pytest.fail("rendered"))
+    monkeypatch.setattr(Fuser, "open", lambda *_: pytest.fail("loaded a model"))
+    done = quick_command("demo", "--out", "d")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert 'pip install "ufuser[cpu]"' in line
+    assert os.listdir(tmp_path) == []
+
+
+def test_without_the_simulation_one_line(
+    tmp_path: Path, quick_command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ufuser.simulation.config", None)
+    done = quick_command("demo", "--out", "d")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "the simulated cameras cannot be imported" in line
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_stopped_halfway_leaves_nothing(tmp_path: Path, max_model: Path, number: int, code: int) -> None:
     arguments = ["demo", "--out", "d", "--frames", "100000", "--size", "64x64", "--model", str(max_model)]
     # A test run in a shell's background ignores Ctrl-C, and its children would, too.

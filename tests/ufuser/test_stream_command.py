@@ -176,7 +176,7 @@ def test_files_are_fused_to_their_end(start: Start, tmp_path: Path) -> None:
     ("args", "message"),
     [
         (["--vi", VI, "--out", "null:"], "--ir missing"),
-        (["--ir", IR, "--vi", VI], "no --out"),
+        (["--ir", IR, "--vi", VI], "--out missing"),
         (["--ir", "rstp://x/1", "--vi", VI, "--out", "null:"], "unknown scheme 'rstp'.*did you mean rtsp"),
         (["--ir", "gone.mp4", "--vi", VI, "--out", "null:"], "no file gone.mp4"),
         (["--ir", "folder:gone", "--vi", VI, "--out", "null:"], "no folder gone"),
@@ -207,26 +207,35 @@ def test_files_are_fused_to_their_end(start: Start, tmp_path: Path) -> None:
         (["--ir", IR, "--vi", VI, "--metrics", 0, "--bind", "0.0.0.0"], "expected --token"),
         (
             ["--ir", IR, "--vi", VI, "--metrics", 0, "--bind", "0.0.0.0", "--token", "abc"],
-            "at least 8 characters",
+            "--token .*: expected text of length >= 8",
         ),
         (
             ["--ir", IR, "--vi", VI, "--metrics", 0, "--bind", "192.0.2.1", "--token", "abcdefgh"],
             "cannot listen on",
         ),
-        (["--ir", IR, "--vi", VI, "--out", "null:", "--sync", "newest"], "invalid choice"),
+        (
+            ["--ir", IR, "--vi", VI, "--out", "null:", "--sync", "newest"],
+            "--sync newest: expected one of hold",
+        ),
         (["--ir", IR, "--vi", VI, "--out", "null:", "--agc", "loud"], "--agc loud: expected"),
         (["--ir", IR, "--vi", VI, "--out", "null:", "--calibration", "gone.json"], "gone.json"),
         (["--ir", IR, "--vi", VI, "--out", "null:", "--calibration", "text.txt"], "text.txt is not JSON"),
         (["--ir", IR, "--vi", VI, "--out", "null:", "--model", "gone"], "unknown model 'gone'"),
         (["--ir", IR, "--vi", VI, "--out", "null:", "--engine", "gone"], "unknown engine 'gone'"),
         (["--ir", IR, "--vi", VI, "--out", "null:", "--report", "gone/r.json"], "there is no folder gone"),
-        (["--ir", IR, "--vi", VI, "--out", "null:", "--duration", "-1"], "expected seconds above 0"),
-        (["--ir", IR, "--vi", VI, "--out", "null:", "--max-age", "soon"], "expected a time"),
-        (["--ir", "v4l2:///dev/video7", "--vi", VI, "--out", "null:", "--speed", "2"], "cannot run faster"),
+        (
+            ["--ir", IR, "--vi", VI, "--out", "null:", "--duration", "-1"],
+            "--duration -1: expected a number > 0",
+        ),
+        (["--ir", IR, "--vi", VI, "--out", "null:", "--max-age", "soon"], "--max-age soon: expected a time"),
+        (
+            ["--ir", "v4l2:///dev/video7", "--vi", VI, "--out", "null:", "--speed", "2"],
+            "--speed 2: .* cannot run faster",
+        ),
         (["--config", "gone.toml"], "cannot read gone.toml"),
-        (["--config", "text.txt"], "text.txt is no TOML"),
-        (["--config", "odd.toml"], "unknown option 'sinc'.*did you mean sync"),
-        (["--config", "kind.toml"], "duration is True, expected a number"),
+        (["--config", "text.txt"], "text.txt is not TOML"),
+        (["--config", "odd.toml"], "unknown key 'sinc'.*did you mean 'sync'"),
+        (["--config", "kind.toml"], "duration is True: expected a number"),
     ],
 )
 def test_bad_input(quick_command: Any, tmp_path: Path, args: list[object], message: str) -> None:
@@ -241,6 +250,21 @@ def test_bad_input(quick_command: Any, tmp_path: Path, args: list[object], messa
 
     assert re.search(message, done.stderr), done.stderr
     assert sorted(os.listdir(tmp_path)) == ["kind.toml", "odd.toml", "text.txt"]
+
+
+CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
+
+
+@pytest.mark.parametrize("name", ["nested", "bigint", "bigint2", "nul", "nul2", "nul3"])
+def test_settings_files_that_were_a_traceback(quick_command: Any, tmp_path: Path, name: str) -> None:
+    path = CASES / f"{name}.toml"
+    if not path.is_file():
+        pytest.skip(f"no shared test data: {path.name}")
+    done = quick_command("stream", "--config", path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ")
+    assert os.listdir(tmp_path) == []
 
 
 def test_port_in_use(quick_command: Any) -> None:

@@ -1,19 +1,20 @@
-"""`ufuser demo`: a simulated pair of cameras drives the whole runtime, without hardware or downloads."""
+"""`ufuser demo`: fuse two simulated cameras, without hardware or downloads."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from ufuser.cli.options import add_fuser_options, open_fuser, which
-from ufuser.runtime import models
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from ufuser.cli.options import add_flags, model_shown, open_fuser, options_of
 from ufuser.runtime.command import Parser
 from ufuser.runtime.contact_sheet import Row, contact_sheet
 from ufuser.runtime.errors import InputError
@@ -22,10 +23,13 @@ from ufuser.runtime.frame import Frame
 from ufuser.runtime.fuser import Fuser
 from ufuser.runtime.images import write_image
 from ufuser.runtime.machine import Machine, versions
+from ufuser.runtime.options import FuserOptions
 from ufuser.runtime.progress import Progress
 from ufuser.runtime.sinks import VideoSink
-from ufuser.runtime.sources import open_pair
 from ufuser.runtime.telemetry import Durations
+
+if TYPE_CHECKING:
+    from ufuser.simulation import SimConfig
 
 _FPS = 12
 _MOMENTS = 4
@@ -41,22 +45,30 @@ class _Stages:
     encode: list[float] = field(default_factory=list)
 
 
+class DemoOptions(FuserOptions, frozen=True, kw_only=True):
+    """Options of `ufuser demo`."""
+
+    out: Annotated[str, Meta(description="folder", extra={"metavar": "DIR"})] = "ufuser-demo"
+    frames: Annotated[int, Meta(ge=1, description=f"frames, {_FPS} per second", extra={"metavar": "N"})] = 36
+    size: Annotated[
+        str,
+        Meta(
+            pattern="^[0-9]{1,5}x[0-9]{1,5}$",
+            description="width and height, pixels",
+            extra={"metavar": "WxH", "expected": "WIDTHxHEIGHT, such as 640x480"},
+        ),
+    ] = "640x480"
+    seed: Annotated[int, Meta(description="selects the street", extra={"metavar": "N"})] = 0
+
+
 def get_parser(prog: str) -> Parser:
     """The command line, apart from its execution."""
     parser = Parser(
         prog=prog,
-        description="Fuse what a simulated thermal and a simulated visible camera see in a street at night: "
-        "writes a video, a contact sheet and a report.",
+        description="Fuse a simulated thermal and a simulated visible camera on a street at night: writes a video, a "
+        "contact sheet and a report.",
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("ufuser-demo"), metavar="DIR", help="folder (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--frames", type=int, default=36, metavar="N", help=f"frames, {_FPS} a second (default: %(default)s)"
-    )
-    parser.add_argument("--size", default="640x480", metavar="WxH", help="pixels (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="chooses the street (default: %(default)s)")
-    add_fuser_options(parser, models.AUTO)
+    add_flags(parser, DemoOptions)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
     return parser
@@ -65,34 +77,31 @@ def get_parser(prog: str) -> Parser:
 def run(args: argparse.Namespace) -> int:
     """Run the demonstration and print where its files are. Raises InputError."""
     began = time.perf_counter()
-    if args.frames < 1:
-        raise InputError(f"--frames {args.frames}: expected at least 1")
-    if re.fullmatch(r"[0-9]{1,5}x[0-9]{1,5}", args.size) is None:
-        raise InputError(f"--size {args.size}: expected WIDTHxHEIGHT in pixels, such as 640x480")
-    folder: Path = args.out
+    options = options_of(args, DemoOptions)
+    width, height = map(int, options.size.split("x"))
+    folder = Path(options.out)
     video, sheet, report_file = (folder / name for name in ("fused.mp4", "contact-sheet.png", "report.json"))
-    stages, moments = _Stages(), _moments(args.frames)
+    stages, moments = _Stages(), _moments(options.frames)
     rows: list[Row] = []
     with ExitStack() as stack:
-        fuser = open_fuser(args)
-        query = f"fps={_FPS}&size={args.size}&seed={args.seed}"
-        ir, vi = open_pair(f"sim://thermal?{query}", f"sim://visible?{query}")
+        # In this order: what cannot be written is reported before a model is loaded and a street is built.
+        cameras = _cameras(width, height, options.seed)
         _prepare(stack, folder)
         for path in (sheet, report_file):
             require_writable(path)
-        sink = stack.enter_context(VideoSink(video, vi.size, _FPS))
-        progress = stack.enter_context(Progress("fused", args.frames))
-        pairs = zip(iter(ir), iter(vi), strict=True)
-        for number in range(args.frames):
-            heat, light, fused = _one(pairs, fuser, sink, stages)
-            if number in moments:
-                rows.append(Row((heat.image, light.image, fused.image), f"t = {light.timestamp:.1f} s"))
+        sink = stack.enter_context(VideoSink(video, (width, height), _FPS))
+        fuser = open_fuser(options)
+        progress = stack.enter_context(Progress("fused", options.frames))
+        for index, (ir, vi) in enumerate(_frames(cameras, options.frames, stages)):
+            fused = _fused(ir, vi, fuser, sink, stages)
+            if index in moments:
+                rows.append(Row((ir.image, vi.image, fused), f"t = {vi.timestamp:.1f} s"))
             progress.step()
     write_image(sheet, contact_sheet(("Infrared", "Visible", "Fused"), rows))
     fusing = Durations.of(stages.fuse)
     report = {
-        "frames": args.frames,
-        "size": list(vi.size),
+        "frames": options.frames,
+        "size": [width, height],
         "seconds": time.perf_counter() - began,
         "fps": fusing.fps,
         "p50_ms": fusing.p50_ms,
@@ -101,20 +110,47 @@ def run(args: argparse.Namespace) -> int:
         "model": fuser.model,
         "model_metadata": dict(fuser.engine.metadata),
         "engine": fuser.engine.name,
-        "threads": args.threads,
+        "threads": options.threads,
         "machine": asdict(Machine.here()),
         "versions": versions(),
-        "sources": [ir.name, vi.name],
+        "seed": options.seed,
         "paths": {"video": str(video), "contact_sheet": str(sheet), "report": str(report_file)},
     }
     text = json.dumps(report, indent=2)
     write_bytes(report_file, f"{text}\n".encode())
-    print(text if args.json else _story(report, which(args.model, fuser.model)))
+    print(text if args.json else _story(report, model_shown(options.model, fuser.model)))
     return 0
 
 
+def _cameras(width: int, height: int, seed: int) -> tuple[SimConfig, SimConfig]:
+    """Configurations of the infrared and the visible camera. Raises InputError, also without the simulation."""
+    try:
+        from ufuser.simulation.config import SimConfig
+    except ImportError as e:
+        raise InputError(
+            f"the simulated cameras cannot be imported ({e}): expected ufuser.simulation"
+        ) from None
+    ir, vi = (SimConfig(kind, width, height, _FPS, seed=seed) for kind in ("thermal", "visible"))
+    return ir, vi
+
+
+def _frames(
+    cameras: tuple[SimConfig, SimConfig], count: int, stages: _Stages
+) -> Iterator[tuple[Frame, Frame]]:
+    """Rendered pairs, infrared first."""
+    from ufuser.simulation import Scene, SimCamera
+
+    scene = Scene(cameras[0].seed, cameras[0].width, cameras[0].height)
+    ir, vi = (SimCamera(config, scene) for config in cameras)
+    for index in range(count):
+        began = time.perf_counter()
+        pair = (Frame(*ir.frame(index), index, "infrared"), Frame(*vi.frame(index), index, "visible"))
+        stages.render.append(time.perf_counter() - began)
+        yield pair
+
+
 def _prepare(stack: ExitStack, folder: Path) -> None:
-    """Create the folder; if the run fails before anything is in it, it goes again."""
+    """Create the folder; remove it again if the run fails before anything is in it."""
     if make_folder(folder):
         stack.callback(lambda: None if any(folder.iterdir()) else folder.rmdir())
 
@@ -125,21 +161,15 @@ def _moments(frames: int) -> set[int]:
     return {round(i * (frames - 1) / max(count - 1, 1)) for i in range(count)}
 
 
-def _one(
-    pairs: Iterator[tuple[Frame, Frame]], fuser: Fuser, sink: VideoSink, stages: _Stages
-) -> tuple[Frame, Frame, Frame]:
-    """Take one frame the whole way, timing each stage. Gives infrared, visible, fused."""
-    clock = time.perf_counter
-    start = clock()
-    ir, vi = next(pairs)
-    rendered = clock()
+def _fused(ir: Frame, vi: Frame, fuser: Fuser, sink: VideoSink, stages: _Stages) -> NDArray[Any]:
+    """Fuse and encode one pair, timing both."""
+    began = time.perf_counter()
     fused = replace(vi, image=fuser.fuse(ir.image, vi.image))
-    done = clock()
+    done = time.perf_counter()
     sink.write(fused)
-    stages.render.append(rendered - start)
-    stages.fuse.append(done - rendered)
-    stages.encode.append(clock() - done)
-    return ir, vi, fused
+    stages.fuse.append(done - began)
+    stages.encode.append(time.perf_counter() - done)
+    return fused.image
 
 
 def _story(report: dict[str, Any], model: str) -> str:
@@ -155,7 +185,7 @@ def _story(report: dict[str, Any], model: str) -> str:
             f"Fusing alone: {report['fps']:.1f} fps, {report['p50_ms']:.1f} ms p50, "
             f"{report['p95_ms']:.1f} ms p95, {model} on {report['engine']} "
             f"({machine['cpu']}, {machine['cores']} cores{threads}).",
-            f"A frame's way (p50): {each}.",
+            f"Per frame (p50): {each}.",
             f"  video          {paths['video']}",
             f"  contact sheet  {paths['contact_sheet']}",
             f"  report         {paths['report']}",

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from ufuser.cli.inputs import Inputs, frames_left, open_inputs
-from ufuser.cli.options import add_fuser_options, open_fuser
+from ufuser.cli.options import add_flags, open_fuser, options_of
 from ufuser.runtime.color import luma
 from ufuser.runtime.command import Parser
 from ufuser.runtime.errors import InputError
@@ -24,13 +25,14 @@ from ufuser.runtime.frame import Frame
 from ufuser.runtime.fuser import Fuser
 from ufuser.runtime.images import depth_kept
 from ufuser.runtime.medical import arrange
+from ufuser.runtime.options import FuserOptions
 from ufuser.runtime.progress import Progress
 from ufuser.runtime.sinks import FolderSink, ImageSink, Sink, VideoSink
 from ufuser.runtime.telemetry import Durations
 
 _RAW_BELOW = 65536 // 4
 """A 16-bit infrared picture that stays below holds a 14-bit camera's raw counts, most likely; CT is stored so, too."""
-TASKS = ("infrared-visible", "medical")
+_PATH = {"metavar": "PATH"}
 _EPILOG = """\
 --task medical fuses MRI with CT, PET or SPECT by the same networks. Of the two pictures, the one with colour (PET,
 SPECT) gives the chroma and takes the visible picture's part, whether it was given as --ir or as --vi; only its luma
@@ -38,6 +40,28 @@ is fused. Two grey pictures (MRI with CT) give a grey one: CT as --ir, MRI, whos
 --vi. Two coloured ones are refused.
 --resize scales the picture of --ir to that of --vi. Registered pictures and folders of them, no videos.
 """
+
+
+class FuseOptions(FuserOptions, frozen=True, kw_only=True):
+    """Options of `ufuser fuse`."""
+
+    ir: Annotated[str, Meta(description="infrared: a picture, folder or video", extra=_PATH)]
+    vi: Annotated[str, Meta(description="visible: of the same kind", extra=_PATH)]
+    out: Annotated[
+        str,
+        Meta(
+            description="a picture (.png, .jpg, .tif, .bmp), a folder (a .png each), or a video (.mp4 H.264, "
+            ".mkv FFV1 lossless, .avi MJPEG)",
+            extra=_PATH,
+        ),
+    ]
+    model: Annotated[str, Meta(description="shipped model or ONNX file", extra={"metavar": "M"})] = "ufuser"
+    task: Annotated[
+        Literal["infrared-visible", "medical"], Meta(description="what the pictures are, see below")
+    ] = "infrared-visible"
+    grey: Annotated[bool, Meta(description="write the fused luma only, without colour")] = False
+    stretch: Annotated[bool, Meta(description="stretch the contrast of each picture, for stills")] = False
+    resize: Annotated[bool, Meta(description="scale infrared to the visible picture's size")] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +107,7 @@ def get_parser(prog: str) -> Parser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--ir", required=True, metavar="PATH", help="infrared: a picture, folder or video")
-    parser.add_argument("--vi", required=True, metavar="PATH", help="visible: of the same kind")
-    parser.add_argument(
-        "--out",
-        required=True,
-        type=Path,
-        metavar="PATH",
-        help="a picture (.png, .jpg, .tif, .bmp), a folder (a .png each), or a video (.mp4 H.264, .mkv FFV1 "
-        "lossless, .avi MJPEG)",
-    )
-    add_fuser_options(parser, "ufuser")
-    parser.add_argument(
-        "--task", default=TASKS[0], metavar="T", help=f"{' or '.join(TASKS)} (default: %(default)s)"
-    )
-    parser.add_argument("--grey", action="store_true", help="write the fused luma alone, without colour")
-    parser.add_argument("--stretch", action="store_true", help="spread each picture's levels, for stills")
-    parser.add_argument("--resize", action="store_true", help="scale infrared to the visible's size")
+    add_flags(parser, FuseOptions)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
     return parser
@@ -107,21 +115,21 @@ def get_parser(prog: str) -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Fuse, and print the result. Raises InputError."""
-    if args.task not in TASKS:
-        raise InputError(f"unknown task '{args.task}': expected {' or '.join(TASKS)}")
-    medical = args.task == "medical"
+    options = options_of(args, FuseOptions)
+    out, medical = Path(options.out), options.task == "medical"
     with ExitStack() as stack:
-        inputs = open_inputs(args.ir, args.vi, args.out, stack)
+        inputs = open_inputs(options.ir, options.vi, out, stack)
         if medical and inputs.kind == "video":
-            raise InputError(f"--task medical with the video {args.ir}: expected two pictures or two folders")
+            raise InputError(
+                f"task='medical': {options.ir} is a video, expected two pictures or two folders", "task"
+            )
         # The sink before the model: an output that cannot be written should not cost the loading.
-        sink = stack.enter_context(_open_sink(inputs, args.out))
-        fuser = open_fuser(args)
+        sink = stack.enter_context(_open_sink(inputs, out))
+        fuser = open_fuser(options)
         progress = stack.enter_context(Progress("fused", inputs.total()))
         began = time.perf_counter()
-        stored_as = args.out if inputs.kind == "image" else Path("fused.png")
-        options = {"grey": args.grey, "stretch": args.stretch, "resize": args.resize, "medical": medical}
-        work = _Work(fuser, inputs, progress, stored_as, **options)
+        stored_as = out if inputs.kind == "image" else Path("fused.png")
+        work = _Work(fuser, inputs, progress, stored_as, options)
         for frame in work:
             sink.write(frame)
             progress.step()
@@ -137,9 +145,9 @@ def run(args: argparse.Namespace) -> int:
         p95_ms=durations.p95_ms,
         max_ms=durations.max_ms,
         size=work.sizes.pop() if len(work.sizes) == 1 else None,
-        model=str(args.model),
+        model=options.model,
         engine=fuser.engine.name,
-        out=str(args.out),
+        out=options.out,
         left_ir=left_ir,
         left_vi=left_vi,
         unpaired_ir=inputs.unpaired_ir,
@@ -169,14 +177,10 @@ class _Work:
         inputs: Inputs,
         progress: Progress,
         stored_as: Path,
-        *,
-        grey: bool,
-        stretch: bool,
-        resize: bool,
-        medical: bool,
+        options: FuseOptions,
     ) -> None:
         self._fuser, self._inputs, self._progress, self._stored_as = fuser, inputs, progress, stored_as
-        self._grey, self._stretch, self._resize, self._medical = grey, stretch, resize, medical
+        self._options, self._medical = options, options.task == "medical"
         self.durations: list[float] = []
         """Seconds of each fusion."""
         self.sizes: set[tuple[int, int]] = set()
@@ -220,9 +224,9 @@ class _Work:
                 self._note(f"{ended} ended after {_count(fused)}: {_count(left)} of {other} left unfused")
 
     def _fuse(self, ir: Frame, vi: Frame) -> NDArray[Any]:
-        heat, light = ir.image, luma(vi.image) if self._grey and not self._medical else vi.image
+        heat, light = ir.image, luma(vi.image) if self._options.grey and not self._medical else vi.image
         height, width = light.shape[:2]
-        if self._resize and heat.shape[:2] != (height, width):
+        if self._options.resize and heat.shape[:2] != (height, width):
             shrinks = heat.shape[0] * heat.shape[1] > height * width
             heat = cv2.resize(
                 heat, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -231,8 +235,8 @@ class _Work:
         try:
             if self._medical:
                 heat, light = arrange(heat, light)
-                light = luma(light) if self._grey else light
-            fused = self._fuser.fuse(heat, light, stretch=self._stretch)
+                light = luma(light) if self._options.grey else light
+            fused = self._fuser.fuse(heat, light, stretch=self._options.stretch)
         except InputError as e:
             if self._inputs.kind == "folder":
                 raise InputError(f"{Path(vi.source).name}: {e}") from None

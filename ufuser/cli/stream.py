@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import fields
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from ufuser.cli.options import AUTO_MODEL, which
+from ufuser.cli.options import add_flags, model_shown
 from ufuser.cli.shutdown import UNFINISHED, Shutdown, exit_without_teardown
 from ufuser.runtime.command import BAD_INPUT, Parser
-from ufuser.runtime.engines import AUTO, ENGINES
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
-from ufuser.runtime.pairing import MODES
+from ufuser.runtime.options import from_flags, from_toml
 from ufuser.runtime.progress import Progress
-from ufuser.runtime.streaming.options import StreamOptions, read_toml
+from ufuser.runtime.streaming.options import StreamOptions
 from ufuser.runtime.streaming.session import session
 from ufuser.runtime.streaming.stream import Stream
 from ufuser.runtime.telemetry.events import Event
-from ufuser.runtime.uri import seconds
 
 SINK_FAILED = 1
 _POLL = 0.1
@@ -35,59 +32,16 @@ def get_parser(prog: str) -> Parser:
         description="Fuse two live cameras into one stream until they end or it is stopped (Ctrl-C, SIGTERM).",
         epilog="Sources: v4l2:///dev/video0?format=Y16&size=640x512&fps=30, csi://0, gst:PIPELINE, rtsp://…, a "
         "video file, folder:DIR?fps=25, sim://thermal?…, sim://visible?…; a file or folder with ?live=1 plays as a "
-        "camera. Sinks: window:, a file (.mp4, .mkv, .avi), folder:DIR, mjpeg://127.0.0.1:8080, rtsp://…, null:. "
-        "docs/stream.md tells their options.",
-        argument_default=argparse.SUPPRESS,
+        "camera. Outputs: window:, a file (.mp4, .mkv, .avi), folder:DIR, mjpeg://127.0.0.1:8080, rtsp://…, null:. "
+        "Times are in seconds, or as in 12ms. docs/stream.md describes all options.",
     )
-    add = parser.add_argument
-    add("--config", type=Path, metavar="FILE", help="TOML file with these options; flags override it")
-    add("--ir", metavar="URI", help="infrared camera")
-    add("--vi", metavar="URI", help="visible camera")
-    add("--out", action="append", metavar="URI", help="where to; may be given several times")
-    add("--model", metavar="M", help=f"shipped model or ONNX file (default: {AUTO_MODEL})")
-    add("--engine", metavar="E", help=f"what runs it: {', '.join((AUTO, *ENGINES))} (default: {AUTO})")
-    add("--threads", type=int, metavar="N", help="CPU threads of the engine (default: one a core)")
-    add("--cpu-precision", metavar="P", help="what OpenVINO computes in: fp32 or bf16 (default: fp32)")
-    add("--sync", choices=MODES, help="pair each frame once, or hold infrared (default: nearest)")
-    add("--max-skew", type=_time, metavar="S", help="nearest: largest distance in time (default: 0.1)")
-    add("--max-age", type=_time, metavar="S", help="hold: oldest infrared shown again (default: 0.25)")
-    add(
-        "--ir-offset",
-        type=_time,
-        metavar="S",
-        help="infrared's stamps are ahead by, such as 12ms (default: the calibration's)",
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML file with options, named as here; flags override it"
     )
-    add("--vi-offset", type=_time, metavar="S", help="the visible's stamps are ahead by (default: 0)")
-    add("--lost-after", type=_time, metavar="S", help="a silent camera is lost after (default: 1)")
-    add("--calibration", metavar="FILE", help="written by `ufuser calibrate`")
-    add(
-        "--agc",
-        metavar="MODE",
-        help="thermal tone mapping: linear, plateau, clahe, fixed, or auto: plateau for raw counts, "
-        "8 bits as they come (default: auto)",
-    )
-    add("--grey", action="store_true", help="fuse luma alone, without colour")
-    add("--no-marks", dest="marks", action="store_false", help="write no 'NO INFRARED' into the picture")
-    add("--report", metavar="FILE", help="write the figures there at the end, JSON")
-    add("--metrics", type=int, metavar="PORT", help="serve /metrics, /healthz, /report.json")
-    add("--bind", metavar="ADDR", help="address of metrics and page (default: 127.0.0.1; else needs --token)")
-    add(
-        "--token",
-        metavar="SECRET",
-        help="asked of whoever looks; in --config it is not seen in a process list",
-    )
-    add("--duration", type=_time, metavar="S", help="end after so many seconds")
-    add("--speed", type=float, metavar="X", help="run simulated or played cameras so many times faster")
-    add("--json", action="store_true", default=False, help="print the report as JSON")
+    add_flags(parser, StreamOptions, required=False)
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
     return parser
-
-
-def _time(text: str) -> float:
-    try:
-        return seconds(text)
-    except ValueError as e:
-        raise argparse.ArgumentTypeError(f"{text}: {e}") from None
 
 
 def run(args: argparse.Namespace) -> int:
@@ -99,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: a bad option, or an input that cannot be opened or read any further.
     """
-    options = options_of(args)
+    options = stream_options(args)
     with Progress("fused", None) as progress, Shutdown() as shutdown:
         notes = _Notes(progress)
         with session(options, notes.add) as stream:
@@ -124,19 +78,15 @@ def run(args: argparse.Namespace) -> int:
     return SINK_FAILED if report["failed_outputs"] or report["unfinished"] else 0
 
 
-def options_of(args: argparse.Namespace) -> StreamOptions:
+def stream_options(args: argparse.Namespace) -> StreamOptions:
     """Flags over the TOML file over the defaults. Raises InputError."""
-    given = vars(args)
-    values = read_toml(given["config"]) if "config" in given else {}
-    names = {f.name for f in fields(StreamOptions)}
-    values |= {name: tuple(v) if name == "out" else v for name, v in given.items() if name in names}
+    values = {} if args.config is None else from_toml(StreamOptions, args.config)
+    values |= from_flags(StreamOptions, vars(args))
     missing = [f"--{side}" for side in ("ir", "vi") if side not in values]
     if missing:
         raise InputError(f"{' and '.join(missing)} missing: expected a camera, such as --ir sim://thermal")
     if not values.get("out") and values.get("metrics") is None and not values.get("report"):
-        raise InputError(
-            "no --out: expected where the stream goes, such as --out mjpeg://127.0.0.1:8080 or null:"
-        )
+        raise InputError("--out missing: expected an output, such as --out mjpeg://127.0.0.1:8080 or null:")
     return StreamOptions(**values)
 
 
@@ -176,7 +126,7 @@ def _story(report: dict[str, Any]) -> str:
     fused, latency, skew = report["fused"], report["capture_to_output_ms"], report["skew_ms"]
     lines = [
         f"Fused {fused['frames']} frames in {report['seconds']:.1f} s ({fused['fps']:.1f} fps), "
-        f"{which(report['options']['model'], report['model'])} on {report['engine']}.",
+        f"{model_shown(report['options']['model'], report['model'])} on {report['engine']}.",
     ]
     for called, side in (("infrared", "ir"), ("visible", "vi")):
         at = report["cameras"][side]
