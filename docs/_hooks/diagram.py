@@ -17,7 +17,7 @@ from mkdocs.structure.pages import Page
 BLOCK = re.compile(r"^```mermaid\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NODE = re.compile(r'(\w+)\["(.*)"\]')
 EDGE = re.compile(r"(\w+) --> (\w+)")
-WIDTH, HEIGHT, GAP = 300, 52, 26
+WIDTH, HEIGHT, GAP = 300, 56, 24
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -54,13 +54,14 @@ def drawn(nodes: dict[str, str], edges: list[tuple[str, str]]) -> str:
         span = row[target] - row[source]
         out = sorted((b for a, b in edges if a == source), key=row.get)  # type: ignore[arg-type]
         into = sorted((a for a, b in edges if b == target), key=row.get, reverse=True)  # type: ignore[arg-type]
-        y1 = top[source] + HEIGHT * (len(out) - out.index(target)) / (len(out) + 1)
-        y2 = top[target] + HEIGHT * (into.index(source) + 1) / (len(into) + 1)
+        half = HEIGHT / 2  # arrows arrive at the upper half of a node and leave from the lower one
+        y1 = top[source] + half + half * (len(out) - out.index(target)) / (len(out) + 1)
+        y2 = top[target] + half * (into.index(source) + 1) / (len(into) + 1)
         x, reach = WIDTH + 2, 26 + 40 * span
         parts.append(
-            f'<path class="edge" d="M{x} {y1:.0f} C{x + reach} {y1:.0f} {x + reach} {y2:.0f} {x + 9} {y2:.0f}"/>'
+            f'<path class="edge" d="M{x} {y1:.1f} C{x + reach} {y1:.1f} {x + reach} {y2:.1f} {x + 9} {y2:.1f}"/>'
         )
-        parts.append(f'<path class="tip" d="M{x + 1} {y2:.0f} l9 -4 v8 z"/>')
+        parts.append(f'<path class="tip" d="M{x + 1} {y2:.1f} l9 -4 v8 z"/>')
     for name, text in nodes.items():
         parts.append(f'<rect x="2" y="{top[name]}" width="{WIDTH}" height="{HEIGHT}" rx="4"/>')
         title, *more = text.split("<br>")

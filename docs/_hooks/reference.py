@@ -1,4 +1,4 @@
-"""MkDocs hook: write the reference of commands from the argument parsers and that of files from the msgspec structs.
+"""MkDocs hook: write the reference of commands from the argument parsers and that of files from the structs.
 
 A page asks for its part by the line `<!-- commands -->` or `<!-- struct package.module:Struct -->`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import html
 import importlib
 import inspect
@@ -28,7 +29,7 @@ import ufuser.cli
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Fill in what the page asks for."""
     if "<!-- commands -->" in markdown:
-        os.environ["COLUMNS"] = "100"  # argparse wraps its usage to this
+        os.environ["COLUMNS"] = "90"  # argparse wraps its usage to this
         markdown = markdown.replace("<!-- commands -->", commands_as_markdown())
     return re.sub(r"<!-- struct (\S+) -->", lambda m: struct_as_markdown(named(m[1])), markdown)
 
@@ -82,17 +83,17 @@ def _command_as_markdown(parser: argparse.ArgumentParser) -> str:
             name = ", ".join(f"{option} {value}".strip() for option in action.option_strings)
         else:
             name = value
-        required = "required. " if action.required and action.option_strings else ""
         text = formatter._expand_help(action) if action.help else ""
-        rows.append(f"| {_code(name)} | {_text(required + text)} |")
+        required = " (required)" if action.required and action.option_strings else ""
+        rows.append(f"| {_code(name)} | {_text(text + required)} |")
     table = "\n".join(["| argument | meaning |", "|---|---|", *rows, ""]) if rows else ""
     about = [_text(part) for part in (parser.description, parser.epilog) if part]
     about = [*about[:1], f"```text\n{usage}\n```", *about[1:], table]
     return "\n\n".join(about) + "\n"
 
 
-def struct_as_markdown(struct: type[msgspec.Struct]) -> str:
-    """A table of the keys of a struct and of the structs inside it: name, type, default, meaning."""
+def struct_as_markdown(struct: type) -> str:
+    """A table of the keys of a struct or dataclass and of those inside it: name, type, default, meaning."""
     tables = []
     waiting, seen = [("", struct)], {struct}
     while waiting:
@@ -132,7 +133,7 @@ def _field_docstrings(kind: type) -> dict[str, str]:
 
 def _structs(kind: msgspec.inspect.Type) -> list[type]:
     """The struct classes in a type, through metadata, unions, lists and tables."""
-    if isinstance(kind, msgspec.inspect.StructType):
+    if isinstance(kind, RECORDS):
         return [kind.cls]
     parts = [getattr(kind, name, None) for name in ("type", "item_type", "value_type")]
     parts += [*getattr(kind, "types", ()), *(getattr(kind, "item_types", ()) or ())]
@@ -146,6 +147,7 @@ def _metadata(kind: msgspec.inspect.Type) -> dict[str, Any]:
     return next((found for part in getattr(kind, "types", ()) if (found := _metadata(part))), {})
 
 
+RECORDS = (msgspec.inspect.StructType, msgspec.inspect.DataclassType)
 WORDS = {
     "IntType": "integer",
     "FloatType": "number",
@@ -155,6 +157,7 @@ WORDS = {
     "AnyType": "anything",
     "RawType": "anything",
 }
+PLURALS = {"table": "tables", "integer": "integers", "number": "numbers", "text": "texts"}
 
 
 def _type(kind: msgspec.inspect.Type) -> str:
@@ -164,7 +167,7 @@ def _type(kind: msgspec.inspect.Type) -> str:
         return _type(kind.type)
     if isinstance(kind, i.UnionType):
         return " or ".join(dict.fromkeys(_type(part) for part in kind.types))
-    if isinstance(kind, i.StructType):
+    if isinstance(kind, RECORDS):
         return "table"
     if isinstance(kind, i.DictType):
         return f"table of {_type(kind.value_type)}"
@@ -173,9 +176,9 @@ def _type(kind: msgspec.inspect.Type) -> str:
     if isinstance(kind, i.EnumType):
         return " or ".join(_code(str(member.value)) for member in kind.cls)
     if isinstance(kind, i.TupleType):
-        return "list of " + ", ".join(_type(part) for part in kind.item_types)
+        return f"[{', '.join(_type(part) for part in kind.item_types)}]"
     if hasattr(kind, "item_type"):
-        return f"list of {_type(kind.item_type)}"
+        return f"list of {PLURALS.get(item := _type(kind.item_type), item)}"
     if isinstance(kind, i.CustomType):
         return kind.cls.__name__.lower()
     word = WORDS.get(type(kind).__name__, type(kind).__name__.removesuffix("Type").lower())
@@ -189,7 +192,7 @@ def _type(kind: msgspec.inspect.Type) -> str:
 
 def _default(field: msgspec.inspect.Field) -> str:
     value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
-    if isinstance(value, msgspec.Struct):
+    if isinstance(value, msgspec.Struct) or dataclasses.is_dataclass(value):
         return "its defaults"
     if value is None or value is msgspec.UNSET:
         return "none"
@@ -204,10 +207,14 @@ def _code(text: str) -> str:
     return f"<code>{html.escape(text).replace('|', '&#124;')}</code>"
 
 
+def _options_as_code(text: str) -> str:
+    return re.sub(r"(?<![\w-])--[a-z][\w-]*", r"<code>\g<0></code>", text)
+
+
 def _text(text: str) -> str:
     """Text of a help message for a cell of a table: literal, on one line, `code` kept."""
     parts = re.split(r"`([^`]*)`", " ".join(text.split()))
     literal = [html.escape(part, quote=False).replace("|", "&#124;") for part in parts]
-    literal[0::2] = [re.sub(r"([*_\[\]])", r"\\\1", part) for part in literal[0::2]]
+    literal[0::2] = [_options_as_code(re.sub(r"([*_\[\]])", r"\\\1", part)) for part in literal[0::2]]
     literal[1::2] = [f"<code>{part}</code>" for part in literal[1::2]]
     return "".join(literal)
