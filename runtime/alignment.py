@@ -104,8 +104,12 @@ _Rows = tuple[_Row, _Row, _Row]
 
 
 class _LensFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A camera's lens."""
+
     matrix: _Rows
+    """OpenCV's camera matrix, row by row."""
     distortion: tuple[_Number, _Number, _Number, _Number, _Number]
+    """OpenCV's k1, k2, p1, p2, k3."""
 
     def lens(self) -> Lens:
         return Lens(np.asarray(self.matrix, np.float64), np.asarray(self.distortion, np.float64))
@@ -115,17 +119,28 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The calibration file, version 1."""
 
     format: str
+    """"ufuser-calibration"."""
     version: int
     method: str
+    """The command that made it."""
     vi_size: tuple[_Side, _Side]
+    """Width and height in pixels."""
     ir_size: tuple[_Side, _Side]
+    """Width and height in pixels."""
     homography: _Rows
+    """3×3, row by row: undistorted visible pixels to undistorted infrared pixels."""
     vi_lens: _LensFile | None = None
+    """Null where unknown: then no distortion is assumed."""
     ir_lens: _LensFile | None = None
+    """Null where unknown: then no distortion is assumed."""
     residual_px: Residual | None = None
+    """How well the calibration fits the data it was made from."""
     distance_m: _Number | None = None
+    """Distance at which both pictures meet."""
     baseline_m: _Number | None = None
+    """Distance between the cameras."""
     offset_ms: _Number | None = None
+    """By how much infrared's time stamps are ahead."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

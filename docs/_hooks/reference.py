@@ -11,10 +11,12 @@ import dataclasses
 import html
 import importlib
 import inspect
+import io
 import itertools
 import os
 import re
 import textwrap
+import tokenize
 from collections.abc import Iterator
 from typing import Any
 
@@ -99,7 +101,7 @@ def struct_as_markdown(struct: type) -> str:
     while waiting:
         title, kind = waiting.pop(0)
         rows = []
-        notes = _field_docstrings(kind)
+        notes = _field_notes(kind)
         for field in msgspec.inspect.type_info(kind).fields:
             inner = [k for k in _structs(field.type) if k not in seen]
             seen.update(inner)
@@ -116,18 +118,25 @@ def struct_as_markdown(struct: type) -> str:
     return "\n\n".join(tables) + "\n"
 
 
-def _field_docstrings(kind: type) -> dict[str, str]:
-    """The text under each field of a class, also of its bases."""
+def _field_notes(kind: type) -> dict[str, str]:
+    """What the source says of each field of a class and of its bases: the text under it, or a comment beside it."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         try:
-            body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body  # type: ignore[attr-defined]
+            source = textwrap.dedent(inspect.getsource(base))
         except (OSError, TypeError):
             continue
-        for field, after in itertools.pairwise(body):
-            is_field = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-            if is_field and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+        tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+        comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+        body = ast.parse(source).body[0].body  # type: ignore[attr-defined]
+        for field, after in itertools.pairwise([*body, ast.Pass()]):
+            if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+                continue
+            if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
                 found[field.target.id] = inspect.cleandoc(str(after.value.value))
+            else:
+                lines = range(field.lineno, (field.end_lineno or field.lineno) + 1)
+                found[field.target.id] = " ".join(comments[line] for line in lines if line in comments)
     return found
 
 
