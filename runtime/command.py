@@ -147,7 +147,7 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     if "OPENCV_LOG_LEVEL" not in os.environ:
         os.environ["OPENCV_LOG_LEVEL"] = "SILENT"  # read when OpenCV is imported
-        if "cv2" in sys.modules:
+        if sys.modules.get("cv2") is not None:
             importlib.import_module("ufuser.runtime.opencv").silence()
 
 
