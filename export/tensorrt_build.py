@@ -19,7 +19,8 @@ from ufuser.export.tensorrt_plan import Plan
 from ufuser.runtime.engines import INPUTS
 from ufuser.runtime.engines.cuda import Device, import_tensorrt
 from ufuser.runtime.engines.manifest import DeviceFacts, Manifest, manifest_path
-from ufuser.runtime.engines.tensorrt import collecting_logger
+from ufuser.runtime.engines.profiles import listed
+from ufuser.runtime.engines.tensorrt import collecting_logger, engine_profiles
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import make_folder, require_writable, write_bytes
 
@@ -87,7 +88,8 @@ def build(plan: Plan, device: Device, here: DeviceFacts, say: Callable[[str], No
 def adopt(plan: Plan, device: Device, here: DeviceFacts) -> Manifest:
     """Check an engine that trtexec built from the plan, and write its manifest.
 
-    Raises InputError for an engine that TensorRT can't load here or of another precision than the graph's.
+    Raises InputError for an engine that TensorRT can't load here, of other profiles than the plan's, or of another
+    precision than the graph's.
     """
     try:
         content = plan.out.read_bytes()
@@ -217,6 +219,12 @@ def _read_types(plan: Plan, content: bytes) -> dict[str, dict[str, int]]:
     engine: trt.ICudaEngine = runtime.deserialize_cuda_engine(content)
     if engine is None:
         raise InputError(f"{plan.out} cannot be loaded by TensorRT here ({log.last()}): build it anew")
+    found = engine_profiles(plan.out, engine)
+    if found != plan.profiles:
+        raise InputError(
+            f"{plan.out} was built with the profiles {listed(found)}; the command names {listed(plan.profiles)}: "
+            f"give its own with --min, --opt and --max, or build it anew"
+        )
     inspector: trt.EngineInspector = engine.create_engine_inspector()
     # Without shapes the inspector answers "N/A due to dynamic shapes".
     context: trt.IExecutionContext = engine.create_execution_context()

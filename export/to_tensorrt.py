@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from msgspec import to_builtins
+
 from ufuser.export.tensorrt_build import adopt, build, find_device, up_to_date
 from ufuser.export.tensorrt_plan import BuildFlags, Plan, describe, kept_place, make_plan
 from ufuser.runtime.command import Parser, run_command
@@ -156,9 +158,9 @@ def _print_plan(plan: Plan, device: DeviceFacts | None, as_json: bool) -> None:
                 "onnx": str(plan.onnx),
                 "onnx_sha256": plan.onnx_sha256,
                 "precision": plan.precision,
-                "profiles": [profile.as_json() for profile in plan.profiles],
+                "profiles": [profile.in_words() for profile in plan.profiles],
                 "flags": asdict(plan.flags),
-                "device": asdict(device) if device else None,
+                "device": to_builtins(device),
                 "key": plan.key(device),
                 "remarks": plan.remarks,
                 "trtexec": plan.trtexec(),

@@ -1,7 +1,7 @@
-"""The JSON manifest beside a TensorRT engine: what it was built from, for which machine, and how.
+"""The JSON manifest beside a TensorRT engine: its ONNX file, its machine and its build options.
 
-An engine file says none of this itself, and on another machine it fails late or runs wrongly tuned.
-`ufuser-build` writes the manifest, the runtime holds it against the machine before it loads anything.
+An engine file holds none of this; on another machine it fails late or runs badly tuned. `ufuser build` writes the
+manifest, and the runtime compares it with the machine before it loads the engine.
 """
 
 from __future__ import annotations
@@ -10,38 +10,40 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Literal
+
+import msgspec
 
 from ufuser.runtime.engines.profiles import Profile
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.structs import load_json
 
-FORMAT = "ufuser-engine-1"
+Flags = Mapping[str, bool | int]
+"""Build options by name."""
 VERSION_COMPATIBLE, HARDWARE_COMPATIBLE = "version_compatible", "hardware_compatible"
-"""Names among the build flags that loosen what the runtime compares."""
+"""Build flags that relax the comparison with the machine."""
 _AMPERE = 8
-"""Major compute capability from which TensorRT's hardware-compatible engines run."""
+"""Lowest major compute capability on which hardware-compatible engines run."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceFacts:
-    """What an engine is tied to, and what else helps to understand a failure. "" is unknown."""
+class DeviceFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The machine that an engine depends on, and what helps to understand a failure. "" is unknown."""
 
     tensorrt: str
     gpu: str
     compute_capability: str
     """As in "8.7"."""
     cuda: str = ""
-    """Version of the CUDA that PyCUDA was built with."""
+    """Version of CUDA that PyCUDA was built with."""
     driver: str = ""
-    """Highest CUDA version that the driver takes."""
+    """Highest version of CUDA that the driver supports."""
     l4t: str = ""
     """Jetson Linux release, as in "36.4.3"; "" on other machines."""
 
     @property
     def key(self) -> dict[str, str]:
-        """The part that an engine's key depends on."""
+        """The part of an engine's key that describes the machine."""
         return {
             "tensorrt": self.tensorrt,
             "gpu": self.gpu,
@@ -52,62 +54,48 @@ class DeviceFacts:
         return f"TensorRT {self.tensorrt} on {self.gpu} (compute capability {self.compute_capability})"
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """One engine's origin."""
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The origin of one engine."""
 
     key: str
-    """Equal keys mean the same engine: see `engine_key`."""
+    """See `engine_key`; engines with equal keys are the same."""
     onnx: str
-    """Name of the ONNX file, without its folder."""
+    """Name of the ONNX file without its folder."""
     onnx_sha256: str
     engine_sha256: str
     engine_bytes: int
     device: DeviceFacts
     profiles: tuple[Profile, ...]
-    flags: Mapping[str, Any]
+    flags: dict[str, bool | int]
     """Build options by name."""
-    metadata: Mapping[str, str]
-    """The ONNX file's own."""
-    layer_types: Mapping[str, int]
-    """How many layers give each element type, read back from the engine."""
+    metadata: dict[str, str]
+    """Of the ONNX file."""
+    layer_types: dict[str, int]
+    """Number of layers by element type, as the engine reports them."""
     rebuild: str
     """The command that builds this engine again."""
     toolkit: str
-    """Version of this distribution."""
+    """Version of ufuser."""
+    format: Literal["ufuser-engine-2"] = "ufuser-engine-2"
 
     def as_json(self) -> str:
-        """The file's text."""
-        data = {field.name: getattr(self, field.name) for field in fields(self)}
-        data |= {
-            "format": FORMAT,
-            "device": asdict(self.device),
-            "profiles": [profile.as_json() for profile in self.profiles],
-        }
-        return json.dumps(data, indent=2, sort_keys=True) + "\n"
+        """The text of the file."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2).decode() + "\n"
 
     @classmethod
     def read(cls, engine: Path) -> Manifest:
-        """The manifest of an engine file. Raises InputError where it is missing or another kind of file."""
+        """The manifest of an engine file. Raises InputError if it is missing or does not fit."""
         path = manifest_path(engine)
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not path.exists():
             raise InputError(
-                f"{engine} has no manifest {path.name} beside it: expected both as `ufuser-build` writes them "
-                f"(it makes one for an engine of trtexec with --adopt)"
-            ) from None
-        except (OSError, ValueError) as e:
-            raise InputError(f"{path} cannot be read as an engine's manifest: {e}") from None
+                f"{engine} has no manifest {path.name} beside it: expected both as `ufuser build` writes them "
+                f"(for an engine of trtexec it writes one with --adopt)"
+            )
         try:
-            if data.pop("format") != FORMAT:
-                raise KeyError("format")
-            data["device"] = DeviceFacts(**data["device"])
-            data["profiles"] = tuple(Profile.from_json(p) for p in data["profiles"])
-            return cls(**data)
-        except (KeyError, TypeError, AttributeError, InputError) as e:
+            return load_json(path, cls)
+        except InputError as e:
             raise InputError(
-                f"{path} is no manifest of format '{FORMAT}' ({e}): build the engine anew"
+                f"{e}; expected the manifest of an engine: rebuild it with `ufuser build`"
             ) from None
 
 
@@ -117,38 +105,40 @@ def manifest_path(engine: Path) -> Path:
 
 
 def engine_key(
-    onnx_sha256: str, device: Mapping[str, str], profiles: tuple[Profile, ...], flags: Mapping[str, Any]
+    onnx_sha256: str, device: Mapping[str, str], profiles: tuple[Profile, ...], flags: Flags
 ) -> str:
-    """SHA-256 over everything that makes one engine differ from another.
+    """SHA-256 over everything that distinguishes one engine from another.
 
     Args:
         onnx_sha256: of the ONNX file's bytes.
-        device: `DeviceFacts.key`; empty values where there is no GPU to ask.
-        profiles: in their order, which is that of their indices in the engine.
+        device: `DeviceFacts.key`; empty on a machine without a GPU.
+        profiles: in the order of their indices in the engine.
         flags: every build option that changes the engine.
     """
     content = {
         "onnx": onnx_sha256,
         "device": dict(device),
-        "profiles": [profile.as_json() for profile in profiles],
+        "profiles": [profile.in_words() for profile in profiles],
         "flags": dict(flags),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def check_engine(engine: Path, content: bytes, manifest: Manifest, here: DeviceFacts) -> None:
-    """Refuse an engine that is damaged or that was built for another machine.
+    """Reject an engine that is damaged or was built for another machine.
 
     Raises:
-        InputError: naming what it was built for, what this machine is, and the command that rebuilds it.
+        InputError: naming both machines and the command that rebuilds the engine.
     """
     if len(content) != manifest.engine_bytes:
         raise InputError(
-            f"{engine} is truncated or of another build: it has {len(content)} bytes, its manifest says "
+            f"{engine} is truncated or of another build: it has {len(content)} bytes, its manifest expects "
             f"{manifest.engine_bytes}; rebuild it: {manifest.rebuild}"
         )
     if hashlib.sha256(content).hexdigest() != manifest.engine_sha256:
-        raise InputError(f"{engine} is damaged or not its manifest's engine; rebuild it: {manifest.rebuild}")
+        raise InputError(
+            f"{engine} is damaged, or its manifest is of another engine; rebuild it: {manifest.rebuild}"
+        )
     reason = foreign(manifest, here)
     if reason:
         raise InputError(
@@ -158,7 +148,7 @@ def check_engine(engine: Path, content: bytes, manifest: Manifest, here: DeviceF
 
 
 def foreign(manifest: Manifest, here: DeviceFacts) -> str:
-    """Why an engine does not belong to this machine; "" if it does."""
+    """Why an engine does not run on this machine; "" if it does."""
     built = manifest.device
     if built.tensorrt != here.tensorrt and not _version_serves(manifest, here):
         return "another TensorRT version"
@@ -166,20 +156,20 @@ def foreign(manifest: Manifest, here: DeviceFacts) -> str:
         if not manifest.flags.get(HARDWARE_COMPATIBLE):
             return "another GPU"
         if int(here.compute_capability.partition(".")[0] or 0) < _AMPERE:
-            return "a GPU before Ampere, for which no hardware-compatible engine works"
+            return "hardware-compatible engines need an Ampere GPU or newer"
     if bool(built.l4t) != bool(here.l4t):
-        return "a Jetson's engine and a desktop's are not exchangeable"
+        return "one of them is a Jetson, the other is not"
     return ""
 
 
 def _version_serves(manifest: Manifest, here: DeviceFacts) -> bool:
-    """Version-compatible engines run in later releases of their major version."""
+    """Whether a version-compatible engine runs here: in later releases of the same major version."""
     built, found = (_version(facts.tensorrt) for facts in (manifest.device, here))
     return bool(manifest.flags.get(VERSION_COMPATIBLE)) and built[:1] == found[:1] and built <= found
 
 
 def _version(text: str) -> tuple[int, ...]:
-    """Release numbers, up to the first part that is none."""
+    """The numeric parts of a version, up to the first other one."""
     numbers: list[int] = []
     for part in text.split("."):
         if not part.isdecimal():
@@ -189,15 +179,15 @@ def _version(text: str) -> tuple[int, ...]:
 
 
 def engine_folder() -> Path:
-    """Where engines without a place of their own are kept: under the user's cache folder."""
+    """The default folder of engines, in the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "ufuser" / "engines"
 
 
 def find_engine(onnx: Path, here: DeviceFacts, folder: Path | None = None) -> Path:
-    """The kept engine that was built from an ONNX file for this machine; the newest of several.
+    """The newest engine in the cache that was built from an ONNX file for this machine.
 
-    Raises InputError with the command that builds one where there is none.
+    Raises InputError, with the command that builds one, if there is none.
     """
     digest = hashlib.sha256(onnx.read_bytes()).hexdigest()
     fitting = [
@@ -207,7 +197,7 @@ def find_engine(onnx: Path, here: DeviceFacts, folder: Path | None = None) -> Pa
     ]
     if not fitting:
         raise InputError(
-            f"no engine was built from {onnx} for {here}: build one with `ufuser-build --onnx {onnx} "
+            f"no engine was built from {onnx} for {here}: build one with `ufuser build --onnx {onnx} "
             f"--min 1x256x320 --opt 1x480x640 --max 1x1080x1920`, or give an .engine file as the model"
         )
     return max(fitting, key=lambda engine: engine.stat().st_mtime)
@@ -218,4 +208,4 @@ def _kept(folder: Path) -> Iterator[tuple[Path, Manifest]]:
         try:
             yield engine, Manifest.read(engine)
         except InputError:
-            continue  # a stranger in the cache folder does not concern whoever looks for another engine
+            continue  # not an engine of ours: irrelevant to the search

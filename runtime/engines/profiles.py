@@ -1,22 +1,25 @@
-"""Optimization profiles: the ranges of shapes that a TensorRT engine takes, and which of them serves a shape."""
+"""Optimization profiles: the ranges of shapes that a TensorRT engine takes, and the choice of one for a shape."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
 
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.shapes import MULTIPLE, SMALLEST
 
+_Side = Annotated[int, msgspec.Meta(ge=SMALLEST, multiple_of=MULTIPLE)]
 
-@dataclass(frozen=True, slots=True, order=True)
-class Extent:
-    """Batch, height and width of a network input; its one channel goes without saying."""
 
-    batch: int
-    height: int
-    width: int
+class Extent(msgspec.Struct, frozen=True, array_like=True):
+    """Batch, height and width of a network input, which has one channel."""
+
+    batch: Annotated[int, msgspec.Meta(ge=1)]
+    height: _Side
+    width: _Side
 
     @classmethod
     def parse(cls, text: str, option: str) -> Extent:
@@ -39,7 +42,7 @@ class Extent:
         return Extent(max(1, self.batch), *sides)
 
     def within(self, low: Extent, high: Extent) -> bool:
-        """Whether every axis lies between those of `low` and `high`, both included."""
+        """Whether low ≤ self ≤ high on every axis."""
         return all(a <= x <= b for a, x, b in zip(low.axes, self.axes, high.axes, strict=True))
 
     @property
@@ -56,40 +59,39 @@ class Extent:
         return f"{self.batch}x{self.height}x{self.width}"
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One optimization profile: shapes from `low` to `high` run, `best` runs fastest."""
 
-    low: Extent
-    best: Extent
-    high: Extent
+    low: Extent = msgspec.field(name="min")
+    best: Extent = msgspec.field(name="opt")
+    high: Extent = msgspec.field(name="max")
 
     def __str__(self) -> str:
         return f"{self.low} to {self.high}, best {self.best}"
 
     def holds(self, extent: Extent) -> bool:
-        """Whether an engine may be given this shape under this profile."""
+        """Whether the shape runs under this profile."""
         return extent.within(self.low, self.high)
 
-    def as_json(self) -> dict[str, str]:
-        """For the manifest."""
+    def in_words(self) -> dict[str, str]:
+        """The shapes as `BATCHxHEIGHTxWIDTH`, by their names in TensorRT."""
         return {"min": str(self.low), "opt": str(self.best), "max": str(self.high)}
 
-    @classmethod
-    def from_json(cls, data: dict[str, str]) -> Profile:
-        """The opposite of `as_json`. Raises InputError or KeyError for anything else."""
-        return cls(*(Extent.parse(data[name], name) for name in ("min", "opt", "max")))
+
+def listed(profiles: Sequence[Profile]) -> str:
+    """Profiles for a message."""
+    return "; ".join(str(profile) for profile in profiles) or "none"
 
 
 def check_profiles(profiles: Sequence[Profile]) -> list[str]:
     """Refuse profiles that no engine should be built with.
 
     Returns:
-        Remarks, a line each: profiles that overlap are allowed, but the overlap is built and tuned twice.
+        Remarks, one line each, about profiles that overlap: allowed, but the overlap is built and tuned twice.
 
     Raises:
-        InputError: min ≤ opt ≤ max fails on an axis; a profile is contained in another one with the same
-            best shape, so that it would never be chosen.
+        InputError: min ≤ opt ≤ max fails on an axis; or a profile lies within another one with the same best shape
+            and would never be chosen.
     """
     remarks = []
     for number, profile in enumerate(profiles):
@@ -127,15 +129,14 @@ def _overlap(one: Profile, other: Profile) -> bool:
 
 
 def choose_profile(profiles: Sequence[Profile], extent: Extent) -> int:
-    """The index of the profile for a shape: of those that hold it, the one whose best shape is nearest in pixels.
+    """The index of the profile whose range holds a shape; of several, the one whose best shape is nearest in pixels.
 
-    Raises InputError naming all profiles where none holds it.
+    Raises InputError, naming all profiles, if none holds it.
     """
     fitting = [index for index, profile in enumerate(profiles) if profile.holds(extent)]
     if not fitting:
-        known = "; ".join(str(profile) for profile in profiles)
         raise InputError(
-            f"the engine takes no {extent} (batch x height x width): its profiles are {known}; "
+            f"the engine takes no {extent} (batch x height x width): its profiles are {listed(profiles)}; "
             f"rebuild it with a profile for this size, or resize the input"
         )
     pixels = extent.batch * extent.height * extent.width

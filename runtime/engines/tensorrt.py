@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ufuser.runtime.engines import INPUTS, OUTPUT, EngineFailureError, Image, check_signature, pictures
 from ufuser.runtime.engines.cuda import Buffer, Device, import_tensorrt
 from ufuser.runtime.engines.manifest import VERSION_COMPATIBLE, Manifest, check_engine, find_engine
-from ufuser.runtime.engines.profiles import Extent, choose_profile
+from ufuser.runtime.engines.profiles import Extent, Profile, choose_profile, listed
 from ufuser.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -101,10 +101,11 @@ class _Session:
                 f"{path} cannot be loaded by TensorRT ({self._log.last()}): rebuild it: {manifest.rebuild}"
             )
         check_signature(path, _signature(engine), "FLOAT")
-        if engine.num_optimization_profiles != len(self._profiles):
+        found = engine_profiles(path, engine)
+        if found != self._profiles:
             raise InputError(
-                f"{path} has {engine.num_optimization_profiles} profiles, its manifest names "
-                f"{len(self._profiles)}: rebuild it: {manifest.rebuild}"
+                f"{path} has the profiles {listed(found)}; its manifest names {listed(self._profiles)}: rebuild it: "
+                f"{manifest.rebuild}"
             )
         context: trt.IExecutionContext = engine.create_execution_context()
         if context is None:
@@ -193,6 +194,19 @@ def _signature(engine: trt.ICudaEngine) -> dict[str, tuple[str, list[int | str]]
         shape = [int(d) if d >= 0 else "dynamic" for d in engine.get_tensor_shape(name)]
         found[name] = engine.get_tensor_dtype(name).name, shape
     return found
+
+
+def engine_profiles(path: Path, engine: trt.ICudaEngine) -> tuple[Profile, ...]:
+    """The optimization profiles of an engine. Raises InputError if the profiles of its inputs differ."""
+    profiles = []
+    for index in range(engine.num_optimization_profiles):
+        ranges = [[tuple(s) for s in engine.get_tensor_profile_shape(name, index)] for name in INPUTS]
+        if ranges[0] != ranges[1]:
+            raise InputError(
+                f"{path}: profile {index} takes ir of {ranges[0]}, vi of {ranges[1]}: expected the same for both"
+            )
+        profiles.append(Profile(*(Extent(batch, height, width) for batch, _, height, width in ranges[0])))
+    return tuple(profiles)
 
 
 def collecting_logger(tensorrt: Any) -> Any:

@@ -389,6 +389,12 @@ def test_an_engine_of_trtexec_is_adopted(
     (tmp_path / "F.engine.json").unlink()
     assert run(*arguments, "--adopt") == 0
     assert Manifest.read(out) == whole
+    other = ("--min", "1x64x64", "--opt", "1x64x64", "--max", "1x512x512")
+    assert run("--onnx", model, *other, "--out", out, "--adopt") == 2
+    refused = said(capsys)
+    for profile in (*whole.profiles, "1x64x64 to 1x512x512, best 1x64x64"):
+        assert str(profile) in refused
+    assert Manifest.read(out) == whole
     out.write_bytes(b"something else")
     assert run(*arguments, "--adopt") == 2
     assert "cannot be loaded by TensorRT" in capsys.readouterr().err

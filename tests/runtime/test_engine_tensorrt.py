@@ -7,13 +7,13 @@ import json
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from ufuser import Fuser, InputError
 from ufuser.runtime.engines import GPU_ENGINES, EngineFailureError, open_engine
@@ -56,7 +56,7 @@ def make_engine(max_model: Path, tmp_path: Path) -> MakeEngine:
             flags=flags or {},
             metadata={"model": "max", "shape_multiple": "8"},
             layer_types={"float32": 1},
-            rebuild=f"ufuser-build --onnx max.onnx --out {name}.engine",
+            rebuild=f"ufuser build --onnx max.onnx --out {name}.engine",
             toolkit="0",
         )
         manifest_path(path).write_text(manifest.as_json(), encoding="utf-8")
@@ -310,7 +310,7 @@ def test_a_foreign_engine_is_refused_with_both_named(
     assert reason in said
     assert str(device) in said
     assert str(HERE) in said
-    assert "ufuser-build --onnx max.onnx" in said
+    assert "ufuser build --onnx max.onnx" in said
     assert "deserialize_cuda_engine" not in double.cuda.journal
 
 
@@ -338,7 +338,7 @@ def test_damage_is_found_before_tensorrt_sees_it(double: SimpleNamespace, make_e
     path = make_engine()
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"truncated.*rebuild it: ufuser-build"):
+    with pytest.raises(InputError, match=r"truncated.*rebuild it: ufuser build"):
         TensorRtEngine(path, None)
     path.write_bytes(whole[:-1] + b"?")
     with pytest.raises(InputError, match="damaged"):
@@ -347,9 +347,36 @@ def test_damage_is_found_before_tensorrt_sees_it(double: SimpleNamespace, make_e
     with pytest.raises(InputError, match=r"no manifest x\.engine\.json.*--adopt"):
         TensorRtEngine(path, None)
     manifest_path(path).write_text("{}", encoding="utf-8")
-    with pytest.raises(InputError, match="no manifest of format"):
+    with pytest.raises(InputError, match=r"the key 'key' is missing.*expected the manifest of an engine"):
         TensorRtEngine(path, None)
     assert "deserialize_cuda_engine" not in double.cuda.journal
+
+
+def test_profiles_other_than_the_manifests(double: SimpleNamespace, make_engine: MakeEngine) -> None:
+    path = make_engine()
+    manifest = replace(Manifest.read(path), profiles=(SMALL,))
+    manifest_path(path).write_text(manifest.as_json(), encoding="utf-8")
+    with pytest.raises(InputError, match=r"1x64x64 to 1x512x768.*its manifest names 1x16x16 to 1x128x128"):
+        TensorRtEngine(path, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "ufuser-engine-9"}, "format"),
+        ({"engine_bytes": "many"}, "engine_bytes"),
+        ({"other": 1}, "unknown key 'other'"),
+        ({"profiles": [{"min": [1, 16, 16], "opt": [1, 60, 64], "max": [1, 64, 64]}]}, "profiles"),
+    ],
+)
+def test_a_manifest_that_does_not_fit(
+    double: SimpleNamespace, make_engine: MakeEngine, change: dict[str, Any], message: str
+) -> None:
+    path = make_engine()
+    data = json.loads(manifest_path(path).read_text(encoding="utf-8"))
+    manifest_path(path).write_text(json.dumps(data | change), encoding="utf-8")
+    with pytest.raises(InputError, match=rf"x\.engine\.json.*{message}.*expected the manifest"):
+        TensorRtEngine(path, None)
 
 
 def test_an_engine_that_tensorrt_cannot_load(double: SimpleNamespace, make_engine: MakeEngine) -> None:
@@ -370,7 +397,7 @@ def test_the_kept_engine_of_an_onnx_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(InputError, match=r"no engine was built from .*max\.onnx.*ufuser-build --onnx"):
+    with pytest.raises(InputError, match=r"no engine was built from .*max\.onnx.*ufuser build --onnx"):
         Fuser.open(max_model, "tensorrt")
     folder = tmp_path / "ufuser" / "engines"
     folder.mkdir(parents=True)

@@ -279,6 +279,9 @@ class ICudaEngine:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return (-1, 1, -1, -1)
 
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
+        return [tuple(shape) for shape in self._header["profiles"][profile_index][name]]
+
     def get_tensor_dtype(self, name: str) -> DataType:
         return DataType.FLOAT
 
