@@ -106,8 +106,9 @@ def struct_as_markdown(struct: type) -> str:
             inner = [k for k in _structs(field.type) if k not in seen]
             seen.update(inner)
             waiting += [(field.encode_name, k) for k in inner]
-            description = _metadata(field.type).get("description", "") or notes.get(field.name, "")
-            default = "required" if field.required else _default(field)
+            metadata = _metadata(field.type)
+            description = metadata.get("description", "") or notes.get(field.name, "")
+            default = "required" if field.required else _text(metadata.get("default", "")) or _default(field)
             rows.append(
                 f"| {_code(field.encode_name)} | {_type(field.type)} | {default} | {_text(description)} |"
             )
@@ -150,9 +151,9 @@ def _structs(kind: msgspec.inspect.Type) -> list[type]:
 
 
 def _metadata(kind: msgspec.inspect.Type) -> dict[str, Any]:
-    """The JSON Schema notes of a type, such as its description."""
+    """What `msgspec.Meta` says of a type: the description, and our own `default` for one that None stands for."""
     if isinstance(kind, msgspec.inspect.Metadata):
-        return dict(kind.extra_json_schema or {})
+        return {**(kind.extra or {}), **(kind.extra_json_schema or {})}
     return next((found for part in getattr(kind, "types", ()) if (found := _metadata(part))), {})
 
 
@@ -185,9 +186,14 @@ def _type(kind: msgspec.inspect.Type) -> str:
     if isinstance(kind, i.EnumType):
         return " or ".join(_code(str(member.value)) for member in kind.cls)
     if isinstance(kind, i.TupleType):
-        return f"[{', '.join(_type(part) for part in kind.item_types)}]"
+        items = [_type(part) for part in kind.item_types]
+        if len(set(items)) > 1:
+            return f"[{', '.join(items)}]"
+        item = PLURALS.get(items[0], f"({items[0]})")
+        return f"{len(items)} {item}"
     if hasattr(kind, "item_type"):
-        return f"list of {PLURALS.get(item := _type(kind.item_type), item)}"
+        item = _type(kind.item_type)
+        return f"list of {PLURALS.get(item, item)}"
     if isinstance(kind, i.CustomType):
         return kind.cls.__name__.lower()
     word = WORDS.get(type(kind).__name__, type(kind).__name__.removesuffix("Type").lower())
@@ -195,8 +201,9 @@ def _type(kind: msgspec.inspect.Type) -> str:
         f"{sign} {value:g}"
         for name, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
         if (value := getattr(kind, name, None)) is not None
+        and abs(value) < 1e6  # larger: only to keep it finite
     ]
-    return f"{word} {', '.join(limits)}".strip()
+    return f"{word} {' and '.join(limits)}".strip()
 
 
 def _default(field: msgspec.inspect.Field) -> str:
