@@ -18,13 +18,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ufuser.runtime.clock import Clock
 from ufuser.runtime.command import Parser
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
 from ufuser.runtime.fuser import Fuser
 from ufuser.runtime.machine import Machine, versions
+from ufuser.runtime.pairing import SIDES
 from ufuser.runtime.sinks import VideoSink
-from ufuser.runtime.sources import open_pair
+from ufuser.runtime.sources import Cameras, frames
 from ufuser.runtime.streaming.options import StreamOptions
 from ufuser.runtime.streaming.session import session
 
@@ -90,15 +92,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _record(folder: Path, height: int, width: int, frames: int) -> tuple[Path, Path]:
+def _record(folder: Path, height: int, width: int, count: int) -> tuple[Path, Path]:
     """Record a simulated pair as two H.264 files."""
     query = f"fps=25&size={width}x{height}"
-    ir, vi = open_pair(f"sim://thermal?{query}", f"sim://visible?{query}")
+    cameras = Cameras(f"sim://thermal?{query}", f"sim://visible?{query}", Clock(), paced=False)
     paths = folder / "ir.mp4", folder / "vi.mp4"
     with ExitStack() as stack:
-        for source, path in ((ir, paths[0]), (vi, paths[1])):
-            sink = stack.enter_context(VideoSink(path, (width, height), 25))
-            for frame in islice(source, frames):
+        for side, path in zip(SIDES, paths, strict=True):
+            sink = stack.enter_context(VideoSink(path, 25))
+            for frame in islice(frames(cameras.open(side)), count):
                 sink.write(frame)
     return paths
 

@@ -1,25 +1,29 @@
-"""Files that appear whole or not at all: written beside their place under another name, then moved."""
+"""Files that appear whole or not at all, after a power cut too: written under another name, flushed, then moved."""
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 from ufuser.runtime.errors import InputError
 
+_NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
+"""Errors of file systems that cannot flush a folder (network shares), and of folders that may only be written."""
+
 
 class Unfinished:
     """A file being written: `path` is its temporary name, until `publish` moves it to `target`.
 
-    The temporary name lies in the target's folder, so that the move is atomic, and keeps its suffix, by which
-    video writers choose their format.
+    The temporary name lies in the target's folder, so that the move is atomic, and keeps its suffix, by which video
+    encoders choose their format.
 
     Args:
-        target: where the file shall be in the end; an existing file is replaced on publishing only.
+        target: final path; an existing file is replaced only by `publish`.
 
     Raises:
-        InputError: a file could not be put there: folder missing, no permission, a folder of that name. This
-            is found by creating the temporary file at once, because permission bits alone do not tell it.
+        InputError: no file can be put there: folder missing, no permission, a folder of that name. The temporary file
+            is created at once to find this out, because permission bits alone do not tell.
     """
 
     def __init__(self, target: Path) -> None:
@@ -34,23 +38,35 @@ class Unfinished:
         except OSError as e:
             raise InputError(f"cannot write {target}: {e.strerror}") from None
 
-    def publish(self) -> None:
-        """Move the file into place. Raises InputError if the system refuses."""
+    def publish(self, durable: bool = True) -> None:
+        """Flush the file to the disk and move it into place.
+
+        Args:
+            durable: flush the folder's entry too. Without it the file is whole after a power cut, but the older one may
+                be back; whoever writes many files calls `sync_folder` once at the end.
+
+        Raises:
+            InputError: the system refuses. Some file systems report a full disk only now.
+        """
         try:
+            with self.path.open("rb+") as file:
+                os.fsync(file.fileno())
             os.replace(self.path, self.target)
         except OSError as e:
             self.discard()
             raise InputError(f"cannot write {self.target}: {e.strerror}") from None
+        if durable:
+            sync_folder(self.target.parent)
 
     def discard(self) -> None:
         """Remove the temporary file; the target stays as it was."""
         self.path.unlink(missing_ok=True)
 
 
-def write_bytes(target: Path, data: bytes) -> None:
+def write_bytes(target: Path, data: bytes, durable: bool = True) -> None:
     """Write a whole file atomically.
 
-    Raises InputError where it cannot be written: see `Unfinished`, or the disk is full.
+    Raises InputError where it cannot be written: see `Unfinished`; also for a full disk.
     """
     unfinished = Unfinished(target)
     try:
@@ -61,7 +77,22 @@ def write_bytes(target: Path, data: bytes) -> None:
     except BaseException:
         unfinished.discard()
         raise
-    unfinished.publish()
+    unfinished.publish(durable)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk. Raises InputError where the disk fails."""
+    if os.name == "nt":
+        return  # Windows cannot open a folder; it orders the move itself
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as e:
+        if e.errno not in _NOT_SUPPORTED:
+            raise InputError(f"cannot write into {folder}: {e.strerror}") from None
 
 
 def require_writable(target: Path) -> None:

@@ -64,11 +64,11 @@ def depth_kept(path: Path, dtype: np.dtype[Any]) -> bool:
     return dtype.type in _DEPTHS.get(path.suffix.lower(), (np.uint8,))
 
 
-def write_image(path: Path, image: NDArray[Any]) -> None:
+def write_image(path: Path, image: NDArray[Any], durable: bool = True) -> None:
     """Write a picture, H×W or H×W×3 BGR; uint8, uint16 or float32 in [0, 1]. The suffix names the format.
 
     A depth the format has not (see `depth_kept`) is scaled to the deepest it has, full scale to full scale:
-    PNG holds 8 and 16 bits, TIFF floats as well, JPEG and BMP 8 bits.
+    PNG holds 8 and 16 bits, TIFF floats as well, JPEG and BMP 8 bits. `durable`: see `Unfinished.publish`.
 
     Raises:
         InputError: unknown suffix, or the file cannot be written there.
@@ -81,7 +81,7 @@ def write_image(path: Path, image: NDArray[Any]) -> None:
     done, data = cv2.imencode(suffix, image, options)
     if not done:
         raise InputError(f"cannot write {path}: OpenCV cannot encode {image.shape} {image.dtype} as {suffix}")
-    write_bytes(path, data.tobytes())
+    write_bytes(path, data.tobytes(), durable)
 
 
 def as_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:

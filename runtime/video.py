@@ -1,22 +1,25 @@
-"""Video encoders behind one small contract, chosen by a file's suffix."""
+"""The one video encoder, by PyAV: for files and streams, at a constant rate or at the frames' own moments."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.uri import mask
 
-if TYPE_CHECKING:
-    from av.video.stream import VideoStream
-
-SUFFIXES = (".mp4", ".mkv", ".avi")
-
+CODECS = {".mp4": ("h264",), ".mkv": ("ffv1", "h264", "mjpeg"), ".avi": ("mjpeg",)}
+"""Codecs of each suffix, the default first."""
+_MILLISECOND = Fraction(1, 1000)
+_NOMINAL, _AVI = Fraction(25), Fraction(60)
+"""Frames per second that a container is told where the rate varies. An AVI has no stamps: its frames are rounded to
+multiples of 1/60 s."""
 _BT601, _LIMITED = 6, 1
 """ITU-T H.273: matrix coefficients of SMPTE 170M; video range, Y from 16 to 235."""
 _LUMA = np.array([[24.966, 128.553, 65.481, 16 * 255]]) / 255
@@ -24,19 +27,13 @@ _CHROMA = np.array([[112.0, -74.203, -37.797, 128 * 255], [-18.214, -93.786, 112
 """BT.601 from (B, G, R, 1), all 0..255."""
 
 
-class VideoWriter(Protocol):
-    """Appends uint8 frames, H×W or H×W×3 BGR, of one size."""
-
-    def write(self, image: NDArray[Any]) -> None:
-        """Encode one frame. Raises InputError where the system refuses, such as a full disk."""
-
-    def close(self, finish: bool) -> None:
-        """Let go of the file; `finish` writes what the encoder still holds."""
+class EncoderError(Exception):
+    """The video cannot be written on; the message is the reason, credentials masked."""
 
 
 def require_video_suffix(path: Path) -> None:
-    """Raise InputError unless `open_writer` knows the format that the path's suffix names."""
-    if path.suffix.lower() not in SUFFIXES:
+    """Raise InputError unless the path's suffix names a format of `CODECS`."""
+    if path.suffix.lower() not in CODECS:
         given = f"suffix '{path.suffix}'" if path.suffix else "no suffix"
         raise InputError(
             f"cannot write {path}: {given}, expected a video's: .mp4 (H.264), .mkv (FFV1, lossless) or "
@@ -44,94 +41,186 @@ def require_video_suffix(path: Path) -> None:
         )
 
 
-def open_writer(path: Path, size: tuple[int, int], fps: float) -> VideoWriter:
-    """An encoder for a suffix of `SUFFIXES`; what each does is told at `ufuser.runtime.sinks.VideoSink`.
+def import_av(name: str) -> Any:
+    """PyAV. Raises InputError if it is not installed."""
+    try:
+        import av
+    except ImportError:
+        raise InputError(
+            f'cannot write {name}: PyAV is not installed, which writes video: pip install "ufuser[cpu]"'
+        ) from None
+    return av
+
+
+class Encoder:
+    """One video in a file or at a URL.
+
+    The first frame sets size and layout. Later ones of another size or layout are converted to it. H.264 and Motion
+    JPEG need even sides: an odd width or height grows by one column or row, a copy of the last.
 
     Args:
-        path: file to write, not moved or removed by the writer.
-        size: width and height, pixels.
-        fps: frames per second.
+        target: file or URL.
+        codec: "h264" (4:2:0, BT.601), "ffv1" (lossless in BGR or grey) or "mjpeg".
+        image: the first frame, H×W or H×W×3 BGR, uint8. It is not written yet.
+        rate: constant frames per second. None writes each frame at its own moment and without delay, for live video.
+        crf: quality of H.264, 0 to 51, lower is better.
+        container: FFmpeg's name of the container; None chooses by the suffix.
+        options: of the container.
+        timeout: seconds to connect and to send, for a URL.
 
     Raises:
-        InputError: another suffix, PyAV not installed, or the file cannot be written.
+        EncoderError: it cannot be opened.
     """
-    require_video_suffix(path)
-    if path.suffix.lower() == ".avi":
-        return _Mjpeg(path, size, fps)
-    return _PyAv(path, size, fps, lossless=path.suffix.lower() == ".mkv")
 
-
-class _PyAv:
-    """H.264, or lossless FFV1."""
-
-    def __init__(self, path: Path, size: tuple[int, int], fps: float, lossless: bool) -> None:
+    def __init__(
+        self,
+        target: str,
+        codec: str,
+        image: NDArray[Any],
+        *,
+        rate: Fraction | None = None,
+        crf: int = 20,
+        container: str | None = None,
+        options: Mapping[str, str] | None = None,
+        timeout: tuple[float, float] | None = None,
+    ) -> None:
+        self._av = import_av(mask(target))
+        self._target, self._codec, self._rate = target, codec, rate
+        self._grey, self._shape = image.ndim == 2, image.shape[:2]
+        self._last = -1
+        self.packets = self.bytes = 0
+        """What has been handed to the container."""
+        self.frames = 0
         try:
-            import av
-        except ImportError:
-            raise InputError(
-                f'PyAV is not installed, which writes {path.suffix}: pip install "ufuser[cpu]", or write .avi'
-            ) from None
-        self._av, self._suffix, self._size, self._lossless = av, path.suffix, size, lossless
-        # Television's rates are such fractions: 29.97 is 30000/1001.
-        self._rate = Fraction(fps).limit_denominator(1001)
-        self._stream: VideoStream | None = None
-        self._count = 0
-        try:
-            self._container = av.open(str(path), "w")
-        except (OSError, av.FFmpegError) as e:
+            self._container: Any = self._av.open(
+                target, "w", format=container, options=dict(options or {}), timeout=timeout
+            )
+            try:
+                self._stream = self._add_stream(crf)
+            except BaseException:
+                self._container.close()
+                raise
+        except (OSError, ValueError, self._av.FFmpegError) as e:
             raise self._failed(e) from None
 
-    def write(self, image: NDArray[Any]) -> None:
-        # Only the first frame tells grey from colour.
-        stream = self._stream = self._stream or self._add_stream(image)
-        if self._lossless:
-            layout = "gray" if image.ndim == 2 else "bgr24"
-            frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image), layout)
-        else:
-            frame = self._av.VideoFrame.from_ndarray(yuv420(even(image)), "yuv420p")
-        frame.pts, frame.time_base = self._count, 1 / self._rate
-        self._count += 1
-        try:
-            self._container.mux(stream.encode(frame))
-        except (OSError, self._av.FFmpegError) as e:
-            raise self._failed(e) from None
-
-    def close(self, finish: bool) -> None:
-        try:
-            if finish and self._stream is not None:
-                self._container.mux(self._stream.encode(None))
-            self._container.close()
-        except (OSError, self._av.FFmpegError) as e:
-            if finish:
-                raise self._failed(e) from None
-
-    def _add_stream(self, image: NDArray[Any]) -> VideoStream:
-        width, height = self._size
-        if self._lossless:
-            # Slices with checksums: a damaged place is noticed, and costs a part of a frame.
-            stream = self._container.add_stream("ffv1", self._rate, options={"slicecrc": "1"})
-            stream.pix_fmt = "gray" if image.ndim == 2 else "bgr0"
-        else:
-            quality = {"crf": "18", "preset": "fast"}
-            stream = self._container.add_stream("libx264", self._rate, options=quality)
-            stream.pix_fmt = "yuv420p"
-            # What `yuv420` does, said in the file so that players need not guess from the size.
-            stream.codec_context.colorspace = _BT601
-            stream.codec_context.color_range = _LIMITED
-            width, height = width + width % 2, height + height % 2
+    def _add_stream(self, crf: int) -> Any:
+        timed = self._container.format.name != "avi"
+        told = self._rate or (_NOMINAL if timed else _AVI)
+        self._base = _MILLISECOND if timed and self._rate is None else 1 / told
+        name, pixels, options = {
+            "h264": ("libx264", "yuv420p", {"crf": str(crf), "preset": "fast"}),
+            # Slices with checksums: damage is noticed, and costs a part of a frame.
+            "ffv1": ("ffv1", "gray" if self._grey else "bgr0", {"slicecrc": "1"}),
+            "mjpeg": ("mjpeg", "yuvj420p", {"qmin": "2", "qmax": "4"}),
+        }[self._codec]
+        if self._codec == "h264" and self._rate is None:
+            # Without look-ahead every frame is in the file at once: a kill must not lose it.
+            options |= {"preset": "veryfast", "tune": "zerolatency", "g": "50"}
+        stream = self._container.add_stream(name, told, options=options)
+        stream.pix_fmt = pixels
+        height, width = (side + (side % 2 if self._codec != "ffv1" else 0) for side in self._shape)
         stream.width, stream.height = width, height
+        if self._codec == "h264":
+            # The conversion of `yuv420`, stated in the file so that players need not guess it from the size.
+            stream.codec_context.colorspace, stream.codec_context.color_range = _BT601, _LIMITED
+        if self._base == _MILLISECOND:
+            stream.codec_context.time_base = _MILLISECOND
         return stream
 
-    def _failed(self, error: Exception) -> InputError:
-        reason = getattr(error, "strerror", None) or error
-        return InputError(f"cannot write the {self._suffix} video: {reason}")
+    def write(self, image: NDArray[Any], seconds: float = 0.0) -> None:
+        """Encode one frame.
+
+        Args:
+            image: H×W or H×W×3 BGR, uint8.
+            seconds: from the first frame; without meaning at a constant rate.
+
+        Raises:
+            EncoderError: it cannot be written, for example on a full disk.
+        """
+        if image.shape[:2] != self._shape:
+            image = np.asarray(cv2.resize(image, self._shape[::-1], interpolation=cv2.INTER_AREA))
+        if self._grey != (image.ndim == 2):
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY if self._grey else cv2.COLOR_GRAY2BGR)
+        frame = self._picture(image)
+        self._last = max(self._last + 1, 0 if self._rate else round(seconds / self._base))
+        frame.pts, frame.time_base = self._last, self._base
+        self.frames += 1
+        self._encode(frame)
+
+    def _encode(self, frame: Any) -> None:
+        """Encode a frame, or with None what the encoder still holds."""
+        try:
+            for packet in self._stream.encode(frame):
+                self.packets, self.bytes = self.packets + 1, self.bytes + packet.size
+                self._container.mux(packet)
+        except (OSError, ValueError, self._av.FFmpegError) as e:
+            raise self._failed(e) from None
+
+    def _picture(self, image: NDArray[Any]) -> Any:
+        new = self._av.VideoFrame.from_ndarray
+        if self._codec == "ffv1":
+            return new(np.ascontiguousarray(image), "gray" if self._grey else "bgr24")
+        if self._codec == "h264":
+            return new(yuv420(even(image)), "yuv420p")
+        bgr = even(image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR))
+        return new(np.ascontiguousarray(bgr), "bgr24")
+
+    def close(self) -> None:
+        """Write what the encoder still holds, end the file, and check its size.
+
+        Raises EncoderError if anything of it is missing. The file is closed in any case; a second call does nothing.
+        """
+        if self._container is None:
+            return
+        try:
+            self._encode(None)
+        except BaseException:
+            self.abort()
+            raise
+        container, self._container = self._container, None
+        try:
+            container.close()
+        except (OSError, ValueError, self._av.FFmpegError) as e:
+            raise self._failed(e) from None
+        if self.packets != self.frames:
+            raise EncoderError(f"{self.packets} of {self.frames} frames were encoded")
+        path = Path(self._target)
+        if path.is_file() and path.stat().st_size < self.bytes:
+            raise EncoderError(f"{path.stat().st_size} of {self.bytes} bytes are in the file")
+
+    def abort(self) -> None:
+        """Close the file or connection without its end."""
+        container, self._container = self._container, None
+        if container is not None:
+            try:
+                container.close()
+            except (OSError, ValueError, self._av.FFmpegError):
+                return  # there is an error already
+
+    def _failed(self, error: Exception) -> EncoderError:
+        return EncoderError(mask(str(getattr(error, "strerror", None) or error)))
+
+
+def require_frames(path: Path, frames: int) -> None:
+    """Raise EncoderError unless the file can be opened and holds so many video frames.
+
+    Reads the packets without decoding them: about as fast as the file can be read.
+    """
+    av = import_av(str(path))
+    try:
+        with av.open(str(path)) as container:
+            found = sum(packet.size > 0 for packet in container.demux(video=0))
+    except (OSError, ValueError, IndexError, av.FFmpegError) as e:
+        raise EncoderError(f"the file cannot be read again: {getattr(e, 'strerror', None) or e}") from None
+    if found != frames:
+        raise EncoderError(f"{found} of {frames} frames are in the file")
 
 
 def yuv420(image: NDArray[Any]) -> NDArray[np.uint8]:
     """A uint8 picture of even sides, H×W or H×W×3 BGR, as BT.601 planes Y, U, V: (3·H/2)×W uint8.
 
-    Rounded to nearest, chroma averaged over 2×2: FFmpeg's own conversion rounds down, which turns grey
-    greenish, and OpenCV's takes one pixel of four.
+    Rounded to nearest, chroma averaged over 2×2: FFmpeg's own conversion rounds down, which turns grey greenish, and
+    OpenCV's takes one pixel of four.
     """
     if image.ndim == 2:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
@@ -146,25 +235,8 @@ def yuv420(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def even(image: NDArray[Any]) -> NDArray[Any]:
-    """The picture with the last row or column repeated where it is odd."""
+    """The picture with its last row or column repeated where a side is odd."""
     height, width = image.shape[:2]
     if not (height % 2 or width % 2):
         return image
     return cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-
-
-class _Mjpeg:
-    """Motion JPEG by OpenCV, which would cut odd sides."""
-
-    def __init__(self, path: Path, size: tuple[int, int], fps: float) -> None:
-        self._writer = cv2.VideoWriter(
-            str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, (size[0] + size[0] % 2, size[1] + size[1] % 2)
-        )
-        if not self._writer.isOpened():
-            raise InputError(f"cannot write the {path.suffix} video: this OpenCV has no Motion JPEG encoder")
-
-    def write(self, image: NDArray[Any]) -> None:
-        self._writer.write(even(image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)))
-
-    def close(self, finish: bool) -> None:
-        self._writer.release()

@@ -19,9 +19,8 @@ from ufuser.runtime.errors import InputError
 from ufuser.simulation.cameras import ThermalCamera, VisibleCamera
 from ufuser.simulation.config import SimConfig
 from ufuser.simulation.scene import Box, Scene
-from ufuser.simulation.timeline import Timeline
 
-__all__ = ["Box", "Scene", "SimCamera", "SimConfig", "Timeline"]
+__all__ = ["Box", "Scene", "SimCamera", "SimConfig"]
 
 Image = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -40,7 +39,7 @@ class SimCamera:
 
     def __init__(self, config: SimConfig, scene: Scene | None = None) -> None:
         self.config = config
-        self.timeline = Timeline(config)
+        self.timing = config.timing()
         if scene is None:
             scene = Scene(config.seed, config.width, config.height)
         have = (scene.seed, scene.pinhole.width, scene.pinhole.height)
@@ -71,14 +70,14 @@ class SimCamera:
         """
         if index < 0:
             raise InputError(f"frame {index}: frames are counted from 0")
-        shown = self.timeline.shown(index)
-        return self._camera.render(self.timeline.exposed(shown), shown), self.timeline.stamp(index)
+        shown = self.timing.shown(index)
+        return self._camera.render(self.timing.exposed(shown), shown), self.timing.stamp(index)
 
     def indices(self, start: int = 0) -> Iterator[int]:
         """Ticks whose frames arrive, endlessly: drops and stalls are left out, so gaps can be counted."""
         index = start
         while True:
-            if self.timeline.delivered(index):
+            if self.timing.delivered(index):
                 yield index
             index += 1
 

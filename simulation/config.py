@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,15 +10,12 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.sources.timing import Timing, require_between
 from ufuser.simulation.geometry import Pinhole, View
 
 KINDS = ("visible", "thermal")
 SMALLEST, LARGEST = 64, 4096
 """Pixels, of either side of a picture."""
-STALL_START, STALL_EVERY = 10.0, 60.0
-"""Seconds: a stalling camera falls silent 10 s after its start and then once a minute."""
-FFC_FREEZE = 0.6
-"""Seconds a flat-field correction holds the picture."""
 NARROWEST, WIDEST, ASKEW, BENT = 5.0, 60.0, 15.0, 0.5
 """Degrees of the field of view, and of each mounting angle; the radial distortion."""
 
@@ -69,36 +65,29 @@ class SimConfig:
         _whole("seed", self.seed, 0, 2**31 - 1)
         _whole("width", self.width, SMALLEST, LARGEST)
         _whole("height", self.height, SMALLEST, LARGEST)
-        _between("fps", self.fps, 0.1, 1000.0)
         allowed = (8,) if self.kind == "visible" else (8, 14, 16)
         if self.bits not in allowed:
             expected = " or ".join(str(b) for b in allowed)
             raise InputError(f"bits={self.bits}: a {self.kind} simulated camera gives {expected} bits")
-        _between("drop", self.drop, 0.0, 0.99)
-        _between("jitter_ms", self.jitter_ms, 0.0, math.inf)
-        if self.jitter_ms > 500.0 / self.fps:
-            raise InputError(
-                f"jitter={self.jitter_ms:g}ms: expected at most half a frame, {500.0 / self.fps:g}ms at "
-                f"{self.fps:g} fps, so that stamps keep their order"
-            )
-        _between("stall", self.stall, 0.0, STALL_EVERY - 1.0)
-        _between("ffc", self.ffc, 0.0, math.inf)
         if self.ffc and self.kind != "thermal":
             raise InputError(f"ffc={self.ffc:g}: only a thermal camera has flat-field corrections")
-        if self.ffc and self.ffc <= FFC_FREEZE:
-            raise InputError(
-                f"ffc={self.ffc:g}: expected a period longer than the freeze of {FFC_FREEZE:g} s"
-            )
-        _between("offset_ms", self.offset_ms, -60_000.0, 60_000.0)
+        self.timing()
         if self.fov:
-            _between("fov", self.fov, NARROWEST, WIDEST)
+            require_between("fov", self.fov, NARROWEST, WIDEST)
         for name in ("yaw", "pitch", "roll"):
-            _between(name, getattr(self, name), -ASKEW, ASKEW)
-        _between("k1", self.k1, -BENT, BENT)
+            require_between(name, getattr(self, name), -ASKEW, ASKEW)
+        require_between("k1", self.k1, -BENT, BENT)
 
     def view(self) -> View:
         """Its geometry: two of them tell exactly where a pixel of one camera is seen by the other."""
         return View(Pinhole(self.width, self.height), self.fov, self.yaw, self.pitch, self.roll, self.k1)
+
+    def timing(self) -> Timing:
+        """When it takes its frames, which are lost, and how its stamps err."""
+        thermal = self.kind == "thermal"
+        return Timing(
+            self.fps, thermal, self.seed, self.drop, self.jitter_ms, self.stall, self.ffc, self.offset_ms
+        )
 
     @classmethod
     def from_uri(cls, uri: str) -> SimConfig:
@@ -143,12 +132,6 @@ def _near(given: str, known: tuple[str, ...]) -> str:
 def _whole(name: str, value: int, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise InputError(f"{name}={value}: expected a whole number from {low} to {high}", name)
-
-
-def _between(name: str, value: float, low: float, high: float) -> None:
-    if not (math.isfinite(value) and low <= value <= high):
-        span = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
-        raise InputError(f"{name}={value:g}: expected a number {span}", name)
 
 
 def _number(field: str) -> Callable[[str, str], dict[str, Any]]:

@@ -14,18 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from ufuser.runtime import schemes
 from ufuser.runtime import uri as uris
 from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.images import as_uint8, read_image
 from ufuser.runtime.pairing import SIDES, Pairer, PairingConfig, Side
-from ufuser.runtime.sources import Status, kind_of, open_pair, pictures_in
-from ufuser.runtime.sources.opening import Cameras
+from ufuser.runtime.sources import Cameras, Status, frames, kind_of, pictures_in
 from ufuser.runtime.thermal import ThermalConfig, ThermalPipeline
 
-_STREAMS = ("v4l2", "csi", "gst", "rtsp", "rtsps")
-_FILES = ("file", "folder")
 _FIRST = 10.0
 """Seconds a camera may take for its first frame."""
 _SKEW = 0.1
@@ -62,14 +60,12 @@ def grab_pairs(ir: str, vi: str, wish: Wish, offset: float = 0.0) -> list[tuple[
 
 
 def _grabbed(ir: str, vi: str, wish: Wish, offset: float) -> list[tuple[Any, Any]]:
-    if _live(ir) or _live(vi):
-        return _chosen(_frames(ir, vi, wish.seconds), wish, offset)
     kinds = kind_of(ir), kind_of(vi)
-    if kinds[0] != kinds[1]:
+    if kinds[0] != kinds[1] and set(kinds) <= {"image", "folder", "video"}:
         raise InputError(
             f"--ir {ir} is of kind {kinds[0]}, --vi {vi} of kind {kinds[1]}: expected the same kind"
         )
-    if kinds[0] in ("image", "folder"):
+    if set(kinds) <= {"image", "folder"}:
         return [_toned(Path(a), Path(b)) for a, b in _files(ir, vi, kinds[0])]
     return _chosen(_frames(ir, vi, wish.seconds), wish, offset)
 
@@ -82,18 +78,20 @@ def grab_frames(ir: str, vi: str, seconds: float) -> Iterator[tuple[Side, Frame]
     """
     ir, vi = _two(ir, vi)
     for name, side in ((ir, "--ir"), (vi, "--vi")):
-        if not _live(name) and kind_of(name) not in ("video", "sim"):
+        if kind_of(name) in ("image", "folder"):
             raise InputError(f"{side} {name} has no time of its own: expected a video or a camera")
     return _frames(ir, vi, seconds)
 
 
 def _two(ir: str, vi: str) -> tuple[str, str]:
-    """Both sources, `file:` and `folder:` of a stream's URIs as the paths they mean. Raises InputError if one."""
-    paths = [uris.split(text).address if uris.scheme_of(text) in _FILES else text for text in (ir, vi)]
-    files = not any(map(uris.scheme_of, paths))
-    if paths[0] == paths[1] or (files and os.path.realpath(paths[0]) == os.path.realpath(paths[1])):
+    """Both sources, files as plain paths. Raises InputError if they are the same."""
+    texts = []
+    for text in (ir, vi):
+        uri = schemes.parse(schemes.SOURCES, text)
+        texts.append(uri.address if uri.scheme in ("file", "folder") and not uri.options else text)
+    if texts[0] == texts[1] or os.path.realpath(texts[0]) == os.path.realpath(texts[1]):
         raise InputError(f"--ir {uris.mask(ir)} and --vi {uris.mask(vi)} are the same: expected two cameras")
-    return paths[0], paths[1]
+    return texts[0], texts[1]
 
 
 def _of_one_size(pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
@@ -105,10 +103,6 @@ def _of_one_size(pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
                     f"{side} picture of {width}x{height}, expected {expected[1]}x{expected[0]} as the first"
                 )
     return pairs
-
-
-def _live(text: str) -> bool:
-    return uris.scheme_of(text) in _STREAMS
 
 
 def _files(ir: str, vi: str, kind: str) -> list[tuple[Path, Path]]:
@@ -158,12 +152,16 @@ def _chosen(frames: Iterator[tuple[Side, Frame]], wish: Wish, offset: float) -> 
 
 
 def _frames(ir: str, vi: str, seconds: float) -> Iterator[tuple[Side, Frame]]:
-    if _live(ir) or _live(vi):
-        yield from _from_cameras(ir, vi, seconds)
+    cameras = Cameras(ir, vi, Clock(), paced=False)
+    if cameras.live:
+        yield from _from_cameras(cameras, seconds)
         return
     with ExitStack() as stack:
-        sources = [stack.enter_context(source) for source in open_pair(ir, vi)]
-        streams = [_until(side, iter(source), seconds) for side, source in zip(SIDES, sources, strict=True)]
+        streams = []
+        for side in SIDES:
+            source = cameras.open(side)
+            stack.callback(source.close)
+            streams.append(_until(side, frames(source), seconds))
         yield from heapq.merge(*streams, key=lambda each: each[1].timestamp)
 
 
@@ -176,10 +174,9 @@ def _until(side: Side, frames: Iterator[Frame], seconds: float) -> Iterator[tupl
         yield side, frame
 
 
-def _from_cameras(ir: str, vi: str, seconds: float) -> Iterator[tuple[Side, Frame]]:
+def _from_cameras(cameras: Cameras, seconds: float) -> Iterator[tuple[Side, Frame]]:
     """Both cameras read by a thread each; time begins when both have given a frame."""
-    clock = Clock()
-    cameras = Cameras(ir, vi, clock)
+    clock = cameras.clock
     cameras.check()
     inbox: queue.Queue[tuple[Side, Frame] | InputError] = queue.Queue(maxsize=256)
     stop = threading.Event()

@@ -1,34 +1,57 @@
-"""Where fused frames go: a picture, a folder of pictures, a video. None leaves anything half-written."""
+"""Sinks of `ufuser fuse`: a picture, a folder of pictures, a video. None leaves a file half written."""
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ufuser.runtime.errors import InputError
-from ufuser.runtime.files import Unfinished, make_folder, require_writable
+from ufuser.runtime.files import Unfinished, make_folder, require_writable, sync_folder
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.images import require_image_suffix, write_image
-from ufuser.runtime.video import VideoWriter, open_writer, require_video_suffix
+from ufuser.runtime.video import (
+    CODECS,
+    Encoder,
+    EncoderError,
+    import_av,
+    require_frames,
+    require_video_suffix,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # in `typing` from Python 3.11 only
+
+_CRF = 18
 
 
-class Sink(Protocol):
-    """Takes frames. A context manager: left without an error it publishes, with one it cleans up."""
+class _FileSink:
+    """Base of the file sinks: also a context manager, which closes or, after an exception, aborts."""
 
-    def write(self, frame: Frame) -> None:
-        """Take one frame."""
+    every_frame, in_main_thread = True, False
 
-    def __enter__(self) -> Sink: ...
+    def close(self) -> None:
+        """Finish and publish."""
+
+    def abort(self) -> None:
+        """Clean up after an error."""
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
 
 
-class ImageSink:
+class ImageSink(_FileSink):
     """One picture file, its format by suffix (see `write_image`).
 
     Raises InputError, at once, if it cannot be written.
@@ -37,35 +60,32 @@ class ImageSink:
     def __init__(self, path: Path) -> None:
         require_image_suffix(path)
         require_writable(path)
-        self._path = path
+        self.name, self._path = str(path), path
 
     def write(self, frame: Frame) -> None:
         write_image(self._path, frame.image)
 
-    def __enter__(self) -> ImageSink:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
+class FolderSink(_FileSink):
+    """A picture per frame: named as the file the frame came from, or by its sequence number.
 
-
-class FolderSink:
-    """A picture a frame: named as the file the frame came from, or by its sequence number.
-
-    Each picture appears whole, so after an error the finished ones stay. The folder is created if need be.
+    Each picture appears whole, so after an error the finished ones stay. The folder is created if it is missing. Each
+    file is flushed to the disk before it is moved into place; the folder's entries are flushed once, by `close`.
 
     Args:
-        folder: where to.
+        folder: where to write.
         suffix: `.png`, `.jpg`, ...: the format.
         named_by_source: `<stem of frame.source>.png` instead of `000012.png`.
+        name: None for the folder.
 
     Raises:
         InputError: unknown suffix; the folder cannot be created or written into.
     """
 
-    def __init__(self, folder: Path, suffix: str = ".png", named_by_source: bool = False) -> None:
+    def __init__(
+        self, folder: Path, suffix: str = ".png", named_by_source: bool = False, name: str | None = None
+    ) -> None:
+        self.name = name or str(folder)
         self._folder, self._suffix, self._by_source = folder, suffix, named_by_source
         require_image_suffix(folder / f"frame{suffix}")
         self._created = make_folder(folder)
@@ -73,89 +93,91 @@ class FolderSink:
 
     def write(self, frame: Frame) -> None:
         stem = Path(frame.source).stem if self._by_source else f"{frame.sequence:06d}"
-        write_image(self._folder / f"{stem}{self._suffix}", frame.image)
+        write_image(self._folder / f"{stem}{self._suffix}", frame.image, durable=False)
 
-    def __enter__(self) -> FolderSink:
-        return self
+    def close(self) -> None:
+        sync_folder(self._folder)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None and self._created and not any(self._folder.iterdir()):
+    def abort(self) -> None:
+        if self._created and not any(self._folder.iterdir()):
             self._folder.rmdir()
+        else:
+            self.close()
 
 
-class VideoSink:
-    """A video file in the format its suffix names.
+class VideoSink(_FileSink):
+    """A video file in the format that its suffix names, at a constant rate.
 
-    - `.mp4`: H.264 (libx264, CRF 18, 4:2:0, BT.601) by PyAV.
-    - `.mkv`: FFV1 by PyAV, lossless in BGR or grey.
-    - `.avi`: Motion JPEG by OpenCV, without PyAV.
+    - `.mp4`: H.264 (libx264, CRF 18, 4:2:0, BT.601).
+    - `.mkv`: FFV1, lossless in BGR or grey, of any size.
+    - `.avi`: Motion JPEG.
 
-    H.264 and Motion JPEG need even sides: an odd width or height grows by one column or row, a copy of the
-    last. FFV1 takes any size.
-
-    The file is written under a temporary name and moved into place when the sink is left without an error.
+    The file is written under a temporary name. `close` reads it again, counts its frames and moves it into place: an
+    incomplete file never replaces an older one.
 
     Args:
         path: the file.
-        size: width and height of every frame, pixels.
         fps: frames per second.
 
     Raises:
         InputError: another suffix, PyAV not installed, or a file that cannot be written.
     """
 
-    def __init__(self, path: Path, size: tuple[int, int], fps: float) -> None:
+    def __init__(self, path: Path, fps: float) -> None:
         require_video_suffix(path)
-        self._size, self._frames = size, 0
+        import_av(str(path))
+        self.name, self._path = str(path), path
+        # Television's rates are such fractions: 29.97 is 30000/1001.
+        self._rate = Fraction(fps).limit_denominator(1001)
         self._file = Unfinished(path)
-        self._writer: VideoWriter | None = None
-        try:
-            self._writer = open_writer(self._file.path, size, fps)
-        except BaseException:
-            self._file.discard()
-            raise
+        self._encoder: Encoder | None = None
+        self._shape: tuple[int, ...] = ()
+        self._open = True
 
     def write(self, frame: Frame) -> None:
-        """Append one frame: uint8, H×W or H×W×3, of the sink's size; all grey or all in colour.
+        """Append one frame: uint8, H×W or H×W×3 BGR, all of one size.
 
-        Raises InputError for another dtype or size.
+        Raises InputError for another type or size, or where the file cannot be written.
         """
-        image, (width, height) = frame.image, self._size
-        if image.dtype != np.uint8 or image.shape[:2] != (height, width):
+        image = frame.image
+        shape = self._shape or image.shape[:2]
+        if image.dtype != np.uint8 or image.shape[:2] != shape:
             raise InputError(
                 f"frame {frame.sequence} is {image.shape[1]}x{image.shape[0]} {image.dtype}: "
-                f"the video takes {width}x{height} uint8"
+                f"the video takes {shape[1]}x{shape[0]} uint8"
             )
-        if self._writer is None:
+        if not self._open:
             raise ValueError("the video is closed")
-        self._writer.write(image)
-        self._frames += 1
-
-    def __enter__(self) -> VideoSink:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close(publish=kind is None)
-
-    def close(self, publish: bool = True) -> None:
-        """Finish the file and move it into place, or remove it. A second call does nothing.
-
-        Without a single frame there is no video to publish: the file is removed.
-        """
-        writer, self._writer = self._writer, None
-        if writer is None:
-            return
-        publish = publish and self._frames > 0
         try:
-            writer.close(finish=publish)
-        except BaseException:
+            if self._encoder is None:
+                codec = CODECS[self._path.suffix.lower()][0]
+                self._encoder = Encoder(str(self._file.path), codec, image, rate=self._rate, crf=_CRF)
+                self._shape = shape
+            self._encoder.write(image)
+        except EncoderError as e:
+            raise InputError(f"cannot write {self.name}: {e}") from None
+
+    def close(self) -> None:
+        """Finish the file, check it and move it into place. A second call does nothing.
+
+        Without a single frame there is no video: the temporary file is removed.
+        """
+        if not self._open:
+            return
+        encoder, self._open = self._encoder, False
+        try:
+            if encoder is not None:
+                encoder.close()
+                require_frames(self._file.path, encoder.frames)
+                self._file.publish()
+        except EncoderError as e:
+            raise InputError(f"cannot write {self.name}: {e}") from None
+        finally:
             self._file.discard()
-            raise
-        if publish:
-            self._file.publish()
-        else:
-            self._file.discard()
+
+    def abort(self) -> None:
+        """Remove the unfinished file."""
+        self._open = False
+        if self._encoder is not None:
+            self._encoder.abort()
+        self._file.discard()

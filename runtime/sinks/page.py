@@ -6,6 +6,7 @@ import re
 
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import FusedFrame
+from ufuser.runtime.sinks.sink import SinkContext
 from ufuser.runtime.uri import Uri
 from ufuser.runtime.web.pictures import Pictures
 from ufuser.runtime.web.server import Access, Server
@@ -36,3 +37,12 @@ class PageSink:
 
     def close(self) -> None:
         self.server.close()
+
+    def abort(self) -> None:
+        self.close()
+
+
+def open_page(uri: Uri, context: SinkContext) -> PageSink:
+    """Open `mjpeg://HOST:PORT`. Raises InputError."""
+    access = context.access or Access()
+    return PageSink(uri.name, page_address(uri, access), access)

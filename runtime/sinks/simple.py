@@ -1,42 +1,20 @@
-"""Sinks of a few lines: a folder of pictures, a window, nothing."""
+"""Small sinks: a window, and one that discards every frame."""
 
 from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 import cv2
 
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import FusedFrame
-from ufuser.runtime.sinks.files import FolderSink
-from ufuser.runtime.sinks.stream import EndWanted
+from ufuser.runtime.sinks.sink import EndWanted, SinkContext
 from ufuser.runtime.uri import Uri
 
 
-class PictureFolder:
-    """`folder:DIR`: a PNG a frame, named by its number; each appears whole.
-
-    Raises InputError if the folder cannot be created or written into.
-    """
-
-    every_frame, in_main_thread = True, False
-
-    def __init__(self, uri: Uri) -> None:
-        uri.read({})
-        self.name = uri.name
-        self._folder = FolderSink(Path(uri.address))
-
-    def write(self, frame: FusedFrame) -> None:
-        self._folder.write(frame)
-
-    def close(self) -> None:
-        pass
-
-
 class Nothing:
-    """`null:`: takes every frame and keeps none, to measure."""
+    """`null:`: takes every frame and discards it, for measurements."""
 
     every_frame, in_main_thread = True, False
 
@@ -47,6 +25,9 @@ class Nothing:
         pass
 
     def close(self) -> None:
+        pass
+
+    def abort(self) -> None:
         pass
 
 
@@ -87,5 +68,18 @@ class Window:
     def close(self) -> None:
         try:
             cv2.destroyWindow(self._title)
-        except cv2.error:  # it has been closed by hand
+        except cv2.error:  # the user has closed it
             return
+
+    def abort(self) -> None:
+        self.close()
+
+
+def open_window(uri: Uri, context: SinkContext) -> Window:
+    """Open `window:TITLE`. Raises InputError."""
+    return Window(uri)
+
+
+def open_null(uri: Uri, context: SinkContext) -> Nothing:
+    """Open `null:`."""
+    return Nothing(uri.name)

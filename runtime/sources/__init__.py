@@ -1,39 +1,31 @@
-"""A URI or path → frames.
+"""Sources of frames by URI or path: pictures, folders, videos, devices, network cameras, and plug-ins.
 
-`open_source` and `open_pair` read pictures, folders and videos to their end, as `ufuser fuse` does;
-`Cameras` opens what `ufuser stream` takes: devices, network cameras, and files and simulations played live.
+`Cameras` opens a pair by the table of `ufuser.runtime.schemes`.
 """
 
 from __future__ import annotations
 
-from ufuser.runtime.sources.camera import Camera, Reading, Status
 from ufuser.runtime.sources.files import (
-    SCHEMES,
     VIDEOS,
     ImagesSource,
-    SimSource,
-    Source,
     VideoSource,
     kind_of,
-    open_pair,
-    open_source,
     pictures_in,
-    scheme_of,
 )
+from ufuser.runtime.sources.opening import Cameras, open_source
+from ufuser.runtime.sources.source import Reading, Source, SourceContext, Status, frames
 
 __all__ = [
-    "SCHEMES",
     "VIDEOS",
-    "Camera",
+    "Cameras",
     "ImagesSource",
     "Reading",
-    "SimSource",
     "Source",
+    "SourceContext",
     "Status",
     "VideoSource",
+    "frames",
     "kind_of",
-    "open_pair",
     "open_source",
     "pictures_in",
-    "scheme_of",
 ]

@@ -1,59 +1,74 @@
-"""A URI or path → frames: a picture, a folder of pictures, a video file, a simulated camera."""
+"""Files as sources: a picture, a folder of pictures, a video; read to the end or played as a camera."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import cv2
 from numpy.typing import NDArray
 
+from ufuser.runtime import schemes
+from ufuser.runtime import uri as uris
+from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.images import READABLE, read_image
-from ufuser.simulation import Scene, SimCamera, SimConfig
+from ufuser.runtime.sources.playback import FAULT_OPTIONS, Faults, FolderFeed, Player, VideoFeed
+from ufuser.runtime.sources.source import END, Reading, Source, SourceContext, Status, frames
+from ufuser.runtime.sources.timing import Timing
+from ufuser.runtime.uri import Uri
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in `typing` from Python 3.11 only
 
 VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv")
+FOLDER_FPS = 25.0
+_PLAY_OPTIONS: dict[str, Callable[[str], Any]] = {
+    "live": uris.switch,
+    "fps": uris.number,
+    "loop": uris.switch,
+    "drop": float,
+    "jitter": uris.seconds,
+    "stall": uris.seconds,
+    "offset": uris.seconds,
+    "seed": uris.whole,
+    **FAULT_OPTIONS,
+}
 
 
-class Source(Protocol):
-    """Gives frames, once, in order. A context manager that lets go of the device or file."""
+class _FileSource:
+    """Base of both file sources: iterable, and a context manager."""
 
-    @property
-    def name(self) -> str:
-        """URI or path."""
+    live = False
 
-    @property
-    def fps(self) -> float | None:
-        """Frames per second; None where time means nothing (pictures) or the file does not say."""
+    def __init__(self, name: str, fps: float | None, length: int | None, clock: Clock | None) -> None:
+        self.name, self.fps, self.length = name, fps, length
+        self._clock = clock
+        self._sequence = 0
 
-    @property
-    def length(self) -> int | None:
-        """Frames in all; None if endless. A video's container may be wrong about it."""
+    def _next(self) -> tuple[NDArray[Any], float, str] | None:
+        """Picture, stamp and where it is from; None at the end."""
+        raise NotImplementedError
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height, pixels; of a folder, those of its first picture."""
+    def read(self, timeout: float) -> Reading:
+        found = self._next()
+        if found is None:
+            return END
+        image, stamp, origin = found
+        sequence, self._sequence = self._sequence, self._sequence + 1
+        arrival = math.nan if self._clock is None else self._clock.now()
+        return Reading(Status.FRAME, Frame(image, stamp, sequence, origin, arrival=arrival))
+
+    def close(self) -> None:
+        """Release the file."""
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames. Raises InputError at one that cannot be read."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class _Closes:
-    """The context-manager half of every source."""
+        source: Source = self  # type: ignore[assignment]  # a subclass has the rest of the protocol
+        return frames(source)
 
     def __enter__(self) -> Self:
         return self
@@ -63,64 +78,91 @@ class _Closes:
     ) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Let go of the device or file."""
 
+class ImagesSource(_FileSource):
+    """Picture files, one frame each, loaded when they are read.
 
-class ImagesSource(_Closes):
-    """Picture files, one frame each, read when asked for. `timestamp` is the sequence number: no clock.
+    Args:
+        paths: the files, at least one.
+        name: of the folder or picture.
+        fps: frames per second of the stamps; None uses the sequence number as stamp.
+        clock: for the frames' arrival; None leaves it out.
 
-    Raises InputError if the first cannot be read.
+    Raises:
+        InputError: the first cannot be read.
     """
 
-    def __init__(self, paths: Sequence[Path], name: str) -> None:
-        self.name, self.fps, self.length = name, None, len(paths)
+    repeats = True
+
+    def __init__(
+        self, paths: Sequence[Path], name: str, fps: float | None = None, clock: Clock | None = None
+    ) -> None:
+        super().__init__(name, fps, len(paths), clock)
         self._paths = paths
-        height, width = read_image(paths[0]).shape[:2]
-        self.size = (width, height)
+        read_image(paths[0])
 
-    def __iter__(self) -> Iterator[Frame]:
-        for sequence, path in enumerate(self._paths):
-            yield Frame(read_image(path), float(sequence), sequence, str(path))
+    def _next(self) -> tuple[NDArray[Any], float, str] | None:
+        if self._sequence >= len(self._paths):
+            return None
+        path = self._paths[self._sequence]
+        return read_image(path), self._sequence / (self.fps or 1.0), str(path)
 
 
-class VideoSource(_Closes):
-    """A video file by OpenCV: uint8 BGR, stamped by the container.
+class VideoSource(_FileSource):
+    """A video file, by OpenCV: uint8 BGR.
 
-    Raises InputError if there is no such file or not one frame of it can be decoded.
+    Args:
+        path: the file.
+        fps: frames per second of the stamps; None takes the container's stamps.
+        clock: for the frames' arrival; None leaves it out.
+        name: None for the path.
+
+    Raises:
+        InputError: no such file, or not one frame of it can be decoded.
     """
 
-    def __init__(self, path: Path) -> None:
+    repeats = False
+    """Most codecs are lossy, and OpenCV does not name the codec reliably."""
+
+    def __init__(
+        self, path: Path, fps: float | None = None, clock: Clock | None = None, name: str | None = None
+    ) -> None:
         if not path.is_file():
             raise InputError(f"no file {path}: expected a video ({', '.join(VIDEOS)})")
-        self.name = str(path)
-        self._capture = cv2.VideoCapture(self.name)
+        self._capture = cv2.VideoCapture(str(path))
         # The header alone does not tell whether anything can be decoded.
         _, image = self._capture.read() if self._capture.isOpened() else (False, None)
         if image is None:
             self._capture.release()
-            raise InputError(f"{path} cannot be read as a video: expected a whole file OpenCV can decode")
+            raise InputError(
+                f"{path} cannot be read as a video: expected a complete file that OpenCV can decode"
+            )
         self._first: NDArray[Any] | None = image
-        fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self.fps = fps if math.isfinite(fps) and fps > 0 else None
+        self._stamped = fps is None
+        claimed = self._capture.get(cv2.CAP_PROP_FPS)
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.length = int(count) if math.isfinite(count) and count > 0 else None
-        self.size = (image.shape[1], image.shape[0])
+        super().__init__(
+            name or str(path),
+            fps or (claimed if math.isfinite(claimed) and claimed > 0 else None),
+            int(count) if math.isfinite(count) and count > 0 else None,
+            clock,
+        )
+        self._latest = 0.0
 
-    def __iter__(self) -> Iterator[Frame]:
+    def _next(self) -> tuple[NDArray[Any], float, str] | None:
         image, self._first = self._first, None
-        sequence, latest = 0, 0.0
-        while image is not None:
-            # Some containers report no time, or one that steps back.
-            latest = max(latest, self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000.0)
-            yield Frame(image, latest, sequence, self.name)
-            sequence += 1
+        if image is None:
             done, image = self._capture.read()
             if not done:
-                return
+                return None
+        if not self._stamped and self.fps is not None:
+            return image, self._sequence / self.fps, self.name
+        # Some containers report no time, or one that steps back.
+        self._latest = max(self._latest, self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000.0)
+        return image, self._latest, self.name
 
     def count_rest(self) -> int:
-        """Frames not yet given, decoded but not converted: exact where the container's count is a guess."""
+        """Number of frames not read yet. They are decoded but not converted: exact, unlike `length`."""
         rest = 0 if self._first is None else 1
         while self._capture.grab():
             rest += 1
@@ -130,49 +172,15 @@ class VideoSource(_Closes):
         self._capture.release()
 
 
-class SimSource(_Closes):
-    """A simulated camera (see `ufuser.simulation`), endless; lost frames leave gaps in `sequence`.
+def kind_of(text: str | Path) -> str:
+    """Kind of source that a URI or path names: "image", "folder", "video", or the scheme of another source.
 
-    It renders as fast as it is asked: whoever wants the camera's pace waits for the stamps.
+    Raises InputError for an unknown scheme, a missing file, or a file with an unknown suffix.
     """
-
-    def __init__(self, uri: str, scene: Scene | None = None) -> None:
-        self.name, self.length = uri, None
-        self.camera = SimCamera(SimConfig.from_uri(uri), scene)
-        config = self.camera.config
-        self.fps, self.size = config.fps, (config.width, config.height)
-
-    def __iter__(self) -> Iterator[Frame]:
-        for index in self.camera.indices():
-            image, stamp = self.camera.frame(index)
-            flags = frozenset({"frozen"}) if self.camera.timeline.frozen(index) else frozenset[str]()
-            yield Frame(image, stamp, index, self.name, flags)
-
-
-SCHEMES = ("sim",)
-
-
-def scheme_of(uri: str) -> str:
-    """What stands before `://`; "" for a path. Raises InputError for a scheme no source has."""
-    match = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*)://", uri)
-    if match is None:
-        return ""
-    scheme = match.group(1).lower()
-    if scheme not in SCHEMES:
-        known = ", ".join(f"{s}://" for s in SCHEMES)
-        raise InputError(f"{uri}: unknown scheme '{scheme}', expected {known} or a path")
-    return scheme
-
-
-def kind_of(uri: str | Path) -> str:
-    """ "image", "folder", "video" or "sim".
-
-    Raises InputError for an unknown scheme, nothing of that name, or a file with an unknown suffix.
-    """
-    scheme = scheme_of(str(uri))
-    if scheme:
-        return scheme
-    path = Path(uri)
+    uri = schemes.parse(schemes.SOURCES, str(text))
+    if uri.scheme not in ("", "file", "folder"):
+        return uri.scheme
+    path = Path(uri.address)
     if path.is_dir():
         return "folder"
     if not path.exists():
@@ -186,7 +194,7 @@ def kind_of(uri: str | Path) -> str:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The picture files of a folder, sorted by name, hidden ones left out. Raises InputError if none."""
+    """The picture files of a folder, sorted by name, without hidden ones. Raises InputError if there are none."""
     try:
         found = [p for p in folder.iterdir() if p.suffix.lower() in READABLE and not p.name.startswith(".")]
     except OSError as e:
@@ -196,34 +204,46 @@ def pictures_in(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def open_source(uri: str | Path, scene: Scene | None = None) -> Source:
-    """Open a source by what the URI or path is: see `kind_of`.
+def open_file(uri: Uri, context: SourceContext) -> Source:
+    """Open a picture, a folder of pictures or a video: read to its end, or played as a camera.
+
+    Options: `live=1` plays a video or folder at its own rate, or at `fps`; `loop=1` plays it endlessly. Played, it can
+    have the faults of simulated cameras: `drop=0.02`, `jitter=8ms`, `stall=5`, `offset=12ms`, `seed=1`, and the time
+    spans `silent`, `gone`.
 
     Args:
-        uri: a path, or `sim://visible?...`, `sim://thermal?...`.
-        scene: street for a simulated camera; None builds one.
+        uri: `folder:DIR?...`, `file:PATH?...` or a path.
+        context: with `live`, a file is played without `live=1` too.
 
     Raises:
-        InputError: unknown scheme or suffix, or the source cannot be opened.
+        InputError: no such file, or not a video; a bad option.
     """
-    kind, path = kind_of(uri), Path(uri)
-    if kind == "sim":
-        return SimSource(str(uri), scene)
-    if kind == "video":
-        return VideoSource(path)
-    return ImagesSource(pictures_in(path) if kind == "folder" else [path], str(uri))
+    options = uri.read(_PLAY_OPTIONS)
+    path, loop = Path(uri.address), bool(options.pop("loop", False))
+    if uri.scheme == "folder" and not path.is_dir():
+        raise InputError(f"no folder {path}: expected a folder of pictures")
+    kind = kind_of(path)
+    if not (options.pop("live", False) or context.live):
+        fps = options.pop("fps", None)
+        if options or loop:
+            names = ", ".join([*options, *(["loop"] if loop else [])])
+            raise InputError(f"{uri.name}: {names} only with live=1, which plays it as a camera")
+        if kind == "video":
+            return VideoSource(path, fps, context.clock, uri.name)
+        paths = pictures_in(path) if kind == "folder" else [path]
+        return ImagesSource(paths, uri.name, fps or FOLDER_FPS, context.clock)
+    if kind == "image":
+        raise InputError(f"{path} is a single picture: expected a video ({', '.join(VIDEOS)}) or a folder")
+    feed = FolderFeed(pictures_in(path), loop) if kind == "folder" else _video_feed(path, loop)
+    fps = options.pop("fps", None) or (feed.fps if isinstance(feed, VideoFeed) else FOLDER_FPS)
+    if fps is None:
+        raise InputError(f"{uri.name} gives no frame rate: expected one as ?live=1&fps=25")
+    faults = Faults(**{key: options.pop(key) for key in FAULT_OPTIONS if key in options})
+    in_ms = {f"{key}_ms": options.pop(key) * 1000 for key in ("jitter", "offset") if key in options}
+    timing = Timing(fps, thermal=context.side == "ir", **in_ms, **options)
+    return Player(uri.name, feed, timing, context, faults)
 
 
-def open_pair(ir: str | Path, vi: str | Path) -> tuple[Source, Source]:
-    """Open infrared and visible; simulated cameras of one seed and size share their street, built once."""
-    first = open_source(ir)
-    scene: Scene | None = None
-    if isinstance(first, SimSource) and kind_of(vi) == "sim":
-        config, other = first.camera.config, SimConfig.from_uri(str(vi))
-        if (config.seed, config.width, config.height) == (other.seed, other.width, other.height):
-            scene = first.camera.scene
-    try:
-        return first, open_source(vi, scene)
-    except BaseException:
-        first.__exit__(None, None, None)
-        raise
+def _video_feed(path: Path, loop: bool) -> VideoFeed:
+    with VideoSource(path) as probe:  # reports in one line what is wrong with the file
+        return VideoFeed(path, loop, probe.fps, probe.length)

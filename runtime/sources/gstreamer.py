@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from ufuser.runtime import uri as uris
 from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame
-from ufuser.runtime.sources.camera import TIMEOUT, Reading, Status, failed
+from ufuser.runtime.sources.source import TIMEOUT, Reading, SourceContext, Status, failed
 from ufuser.runtime.sources.stamps import StampMap
 from ufuser.runtime.uri import Uri, mask
 
@@ -72,7 +73,7 @@ class GStreamerCamera:
         InputError: this OpenCV has no GStreamer, or the pipeline does not start.
     """
 
-    live = True
+    live, length = True, None
 
     def __init__(self, name: str, pipeline: str, clock: Clock) -> None:
         # Its build information may say otherwise; only this tells the truth.
@@ -88,8 +89,8 @@ class GStreamerCamera:
             raise InputError(
                 f"{name}: the pipeline does not start: check it with `gst-launch-1.0 {mask(pipeline)}`"
             )
-        fps = float(self._capture.get(cv2.CAP_PROP_FPS))
-        self.fps = fps if fps > 0 else None
+        # Decoders are called avdec_h264, nvjpegdec, nvv4l2decoder, decodebin, …
+        self.repeats = re.search("dec|playbin", pipeline) is None
         self._stamps, self._sequence, self._silent = StampMap(), 0, 0
 
     @staticmethod
@@ -120,3 +121,13 @@ class GStreamerCamera:
 
     def close(self) -> None:
         self._capture.release()
+
+
+def open_gst(uri: Uri, context: SourceContext) -> GStreamerCamera:
+    """Open `gst:PIPELINE`. Raises InputError."""
+    return GStreamerCamera(uri.name, uri.address, context.clock)
+
+
+def open_csi(uri: Uri, context: SourceContext) -> GStreamerCamera:
+    """Open `csi://0`. Raises InputError."""
+    return GStreamerCamera(uri.name, csi_pipeline(uri), context.clock)

@@ -8,7 +8,7 @@ from typing import Any
 from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame
-from ufuser.runtime.sources.camera import Reading, Status, failed
+from ufuser.runtime.sources.source import Reading, SourceContext, Status, failed
 from ufuser.runtime.sources.stamps import StampMap
 from ufuser.runtime.uri import Uri, mask
 
@@ -28,7 +28,7 @@ class RtspCamera:
     no message.
     """
 
-    live = True
+    live, length, repeats = True, None, False
 
     def __init__(self, uri: Uri, clock: Clock) -> None:
         try:
@@ -48,7 +48,6 @@ class RtspCamera:
         stream = self._container.streams.video[0]
         # Decoding several frames at once would hold each back by as many.
         stream.thread_type = "SLICE"
-        self.fps = float(stream.average_rate) if stream.average_rate else None
         self._frames: Iterator[Any] = self._container.decode(stream)
         self._stamps, self._sequence = StampMap(), 0
 
@@ -78,3 +77,8 @@ class RtspCamera:
         if isinstance(error, (errors.ExitError, TimeoutError)):
             return f"no answer within {_OPEN_TIMEOUT:g} s of opening or {_READ_TIMEOUT:g} s of reading"
         return mask(str(getattr(error, "strerror", None) or error))
+
+
+def open_rtsp(uri: Uri, context: SourceContext) -> RtspCamera:
+    """Open `rtsp://` or `rtsps://`. Raises InputError."""
+    return RtspCamera(uri, context.clock)

@@ -16,13 +16,14 @@ from ufuser.runtime import uri as uris
 from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame
-from ufuser.runtime.sources.camera import TIMEOUT, Reading, Status, failed
+from ufuser.runtime.sources.source import TIMEOUT, Reading, SourceContext, Status, failed
 from ufuser.runtime.sources.stamps import StampMap, on_monotonic
 from ufuser.runtime.sources.v4l2_formats import is_busy, offered, require_device
 from ufuser.runtime.uri import Uri
 
 _SELECT_TIMEOUT = "1"
 """Seconds OpenCV waits for a frame; whole seconds only."""
+_COMPRESSED = ("MJPG", "JPEG", "H264", "HEVC", "MPEG", "VP80", "VP90")
 _AT_ONCE, _FAILURES = 0.05, 5
 """A grab that fails within so many seconds has not waited; after so many of them the device is broken."""
 
@@ -56,7 +57,7 @@ class V4l2Camera:
             offers.
     """
 
-    live = True
+    live, length = True, None
 
     def __init__(self, uri: Uri, clock: Clock, capture: Callable[[str, int], Any] = cv2.VideoCapture) -> None:
         options = uri.read(_OPTIONS)
@@ -78,8 +79,6 @@ class V4l2Camera:
             self._capture.release()
             raise
         self._rows: int | None = options.get("rows")
-        fps = float(self._capture.get(cv2.CAP_PROP_FPS))
-        self.fps = fps if fps > 0 else None
         self._stamps, self._sequence, self._failures = StampMap(), 0, 0
 
     def _configure(self, options: dict[str, Any]) -> None:
@@ -99,6 +98,7 @@ class V4l2Camera:
             int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
         )
         self._size, self._raw = (width, height), given.startswith("Y16")
+        self.repeats = given.strip() not in _COMPRESSED
         if (fourcc not in (None, given)) or (size not in (None, (width, height))):
             asked = " ".join(
                 [fourcc.strip() if fourcc else "", f"{size[0]}x{size[1]}" if size else ""]
@@ -147,6 +147,11 @@ class V4l2Camera:
 
     def close(self) -> None:
         self._capture.release()
+
+
+def open_v4l2(uri: Uri, context: SourceContext) -> V4l2Camera:
+    """Open `v4l2://`. Raises InputError."""
+    return V4l2Camera(uri, context.clock)
 
 
 def counts(image: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint16]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.pairing import Side
-from ufuser.runtime.sources.camera import Camera, Reading, Status, failed
+from ufuser.runtime.sources.source import Reading, Source, Status, failed
 from ufuser.runtime.streaming.context import StreamContext
 from ufuser.runtime.streaming.queues import Closed, MultiQueue
 from ufuser.runtime.streaming.states import CameraLifecycle, CameraState
@@ -44,8 +44,8 @@ class CameraWorker:
     def __init__(
         self,
         side: Side,
-        camera: Camera,
-        reopen: Callable[[], Camera],
+        camera: Source,
+        reopen: Callable[[], Source],
         inbox: MultiQueue[Frame | None],
         lifecycle: CameraLifecycle,
         context: StreamContext,

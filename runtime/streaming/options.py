@@ -6,10 +6,10 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from ufuser.runtime import schemes
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.options import TIME, FuserOptions
 from ufuser.runtime.pairing import Mode, PairingConfig
-from ufuser.runtime.sources.opening import parse
 from ufuser.runtime.streaming.stream import StreamConfig
 from ufuser.runtime.thermal import ThermalConfig
 from ufuser.runtime.uri import mask
@@ -112,10 +112,10 @@ class StreamOptions(FuserOptions, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.config()
-        for uri in (self.ir, self.vi):
-            if parse(uri).scheme in ("v4l2", "csi", "gst", "rtsp", "rtsps") and self.speed != 1:
+        for text in (self.ir, self.vi):
+            if self.speed != 1 and not schemes.find(schemes.SOURCES, text).virtual:
                 raise InputError(
-                    f"speed={self.speed:g}: {parse(uri).name} is a real camera, which cannot run faster",
+                    f"speed={self.speed:g}: {mask(text)} is a real camera, which cannot run faster",
                     "speed",
                 )
 

@@ -18,7 +18,7 @@ from ufuser.runtime.fuser import Fuser
 from ufuser.runtime.machine import Machine, versions
 from ufuser.runtime.sinks.opening import open_sink
 from ufuser.runtime.sinks.page import PageSink
-from ufuser.runtime.sinks.stream import StreamSink
+from ufuser.runtime.sinks.sink import Sink, SinkContext
 from ufuser.runtime.sources.opening import Cameras
 from ufuser.runtime.streaming.fusion import FusesPairs
 from ufuser.runtime.streaming.options import StreamOptions
@@ -36,7 +36,7 @@ def session(
     options: StreamOptions,
     on_event: OnEvent | None = None,
     fuser: FusesPairs | None = None,
-    more_sinks: Sequence[StreamSink] = (),
+    more_sinks: Sequence[Sink] = (),
 ) -> Iterator[Stream]:
     """Build a stream, not yet started; leaving the context stops it and closes everything else.
 
@@ -57,10 +57,10 @@ def session(
             require_writable(Path(options.report))
         calibration = None if options.calibration is None else Calibration.load(options.calibration)
         with ExitStack() as before_the_stream:
-            sinks: list[StreamSink] = []
+            sinks: list[Sink] = []
             for text in options.out:
-                sinks.append(open_sink(text, clock, access))
-                before_the_stream.callback(sinks[-1].close)
+                sinks.append(open_sink(text, SinkContext(clock, access)))
+                before_the_stream.callback(sinks[-1].abort)
             servers = [sink.server for sink in sinks if isinstance(sink, PageSink)]
             if options.metrics is not None and (
                 options.metrics == 0 or options.metrics not in [s.port for s in servers]
@@ -123,6 +123,9 @@ class _ProgramSink:
         self.frame = frame
 
     def close(self) -> None:
+        pass
+
+    def abort(self) -> None:
         pass
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import FusedFrame
-from ufuser.runtime.sinks.stream import EndWanted, SinkDown, StreamSink
+from ufuser.runtime.sinks.sink import EndWanted, Sink, SinkDown
 from ufuser.runtime.streaming.context import StreamContext
 from ufuser.runtime.streaming.queues import Closed, Queue
 from ufuser.runtime.streaming.supervisor import Supervisor, describe
@@ -25,7 +25,7 @@ class SinkWorker:
         context: of the stream.
     """
 
-    def __init__(self, sink: StreamSink, live: bool, context: StreamContext) -> None:
+    def __init__(self, sink: Sink, live: bool, context: StreamContext) -> None:
         self.sink = sink
         self.error = ""
         """The latest failure of the sink; empty if there was none."""

@@ -22,8 +22,8 @@ from typing import Protocol
 from ufuser.runtime.clock import Clock
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.pairing import SIDES, PairingConfig, Side
-from ufuser.runtime.sinks.stream import StreamSink
-from ufuser.runtime.sources.camera import Camera
+from ufuser.runtime.sinks.sink import Sink
+from ufuser.runtime.sources.source import Source
 from ufuser.runtime.streaming.camera_worker import CAMERA_NAMES, CameraWorker, Patience
 from ufuser.runtime.streaming.context import StreamContext
 from ufuser.runtime.streaming.fusion import FusesPairs, Fusion
@@ -72,7 +72,7 @@ class CameraPair(Protocol):
     def name(self, side: Side) -> str:
         """The URI of a camera, credentials masked."""
 
-    def open(self, side: Side) -> Camera:
+    def open(self, side: Side) -> Source:
         """Open a camera, for the first time or again. Raises InputError."""
 
 
@@ -93,7 +93,7 @@ class Stream:
         self,
         cameras: CameraPair,
         fuser: FusesPairs,
-        sinks: Sequence[StreamSink] = (),
+        sinks: Sequence[Sink] = (),
         config: StreamConfig | None = None,
         aligner: Aligner | None = None,
         clock: Clock | None = None,
@@ -127,7 +127,7 @@ class Stream:
     def start(self) -> None:
         """Open both cameras and start the threads. Raises InputError if a camera cannot be opened."""
         self._cameras.start()
-        opened: dict[Side, Camera] = {}
+        opened: dict[Side, Source] = {}
         try:
             for side in SIDES:
                 opened[side] = self._cameras.open(side)

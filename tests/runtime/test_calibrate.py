@@ -373,7 +373,7 @@ def recorded(
 ) -> Recording:
     camera, recording = SimCamera(config, scene), Recording(side, aligner, SIZE)
     for index in camera.indices():
-        if camera.timeline.exposed(index) > seconds:
+        if camera.timing.exposed(index) > seconds:
             return recording
         image, stamp = camera.frame(index)
         recording.push(Frame(image, stamp, index, "sim"))

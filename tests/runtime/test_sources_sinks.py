@@ -13,13 +13,15 @@ import cv2
 import numpy as np
 import pytest
 
+from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.images import depth_kept, read_image, write_image
 from ufuser.runtime.sinks import FolderSink, ImageSink, VideoSink
-from ufuser.runtime.sources import SimSource, VideoSource, open_pair, open_source
+from ufuser.runtime.sources import Cameras, ImagesSource, VideoSource, frames, open_source, pictures_in
 from ufuser.runtime.video import yuv420
+from ufuser.simulation.source import SimSource
 
 
 def picture(shape: tuple[int, ...], seed: int = 0, dtype: type = np.uint8) -> np.ndarray:
@@ -127,30 +129,29 @@ def test_folder_in_order_of_names(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(cv2.imencode(name[-4:].lower(), picture((20, 30)))[1].tobytes())
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / ".hidden.png").write_bytes(b"")
-    with open_source(tmp_path) as source:
-        assert (source.length, source.size, source.fps) == (3, (30, 20), None)
-        frames = list(source)
-    assert [Path(f.source).name for f in frames] == ["a.jpg", "b.png", "c.PNG"]
-    assert [f.sequence for f in frames] == [0, 1, 2]
+    source = ImagesSource(pictures_in(tmp_path), "x")
+    found = list(source)
+    assert (source.length, source.fps, source.live) == (3, None, False)
+    assert [Path(f.source).name for f in found] == ["a.jpg", "b.png", "c.PNG"]
+    assert [f.sequence for f in found] == [0, 1, 2]
 
 
 def test_single_picture(tmp_path: Path) -> None:
     write_image(tmp_path / "x.png", picture((20, 30, 3)))
-    (only,) = open_source(str(tmp_path / "x.png"))
+    (only,) = frames(open_source(str(tmp_path / "x.png")))
     assert only.image.shape == (20, 30, 3)
 
 
 def test_video(tmp_path: Path) -> None:
     images = [smooth((32, 48, 3), seed) for seed in range(7)]
     _write(tmp_path / "x.mkv", images, 30000 / 1001)
-    with open_source(tmp_path / "x.mkv") as source:
+    with VideoSource(tmp_path / "x.mkv") as source:
         assert source.length == 7
-        assert source.size == (48, 32)
         assert source.fps == pytest.approx(29.97, abs=0.01)
-        frames = list(source)
-    assert [f.sequence for f in frames] == list(range(7))
-    np.testing.assert_allclose([f.timestamp for f in frames], np.arange(7) * 1001 / 30000, atol=2e-3)
-    for got, image in zip(frames, images, strict=True):
+        found = list(source)
+    assert [f.sequence for f in found] == list(range(7))
+    np.testing.assert_allclose([f.timestamp for f in found], np.arange(7) * 1001 / 30000, atol=2e-3)
+    for got, image in zip(found, images, strict=True):
         np.testing.assert_array_equal(got.image, image)
 
 
@@ -163,29 +164,33 @@ def test_rest_of_a_video_is_counted(tmp_path: Path) -> None:
         assert source.count_rest() == 9
 
 
+def simulated(ir: str, vi: str) -> tuple[SimSource, SimSource]:
+    cameras = Cameras(ir, vi, Clock(), paced=False)
+    first, second = cameras.open("ir"), cameras.open("vi")
+    assert isinstance(first, SimSource)
+    assert isinstance(second, SimSource)
+    return first, second
+
+
 def test_simulated_pair_shares_its_street() -> None:
-    ir, vi = open_pair("sim://thermal?size=96x64&ffc=1&fps=10", "sim://visible?size=96x64&fps=10")
-    assert isinstance(ir, SimSource)
-    assert isinstance(vi, SimSource)
-    assert ir.camera.scene is vi.camera.scene
-    assert (ir.length, ir.size, ir.fps) == (None, (96, 64), 10)
-    heats = list(itertools.islice(ir, 13))
-    assert [f.timestamp for f in heats] == pytest.approx(np.arange(13) / 10)
-    assert heats[9].flags == frozenset()
-    assert heats[11].flags == {"frozen"}
+    ir, vi = simulated("sim://thermal?size=96x64&ffc=1&fps=10", "sim://visible?size=96x64&fps=10")
+    assert ir._camera.scene is vi._camera.scene
+    assert (ir.length, ir.live) == (None, False)
+    found = list(itertools.islice(frames(ir), 13))
+    assert [f.timestamp for f in found] == pytest.approx(np.arange(13) / 10)
+    assert found[9].flags == frozenset()
+    assert found[11].flags == {"frozen"}
 
 
 def test_simulated_pair_of_two_streets() -> None:
-    ir, vi = open_pair("sim://thermal?size=96x64&seed=1", "sim://visible?size=96x64")
-    assert isinstance(ir, SimSource)
-    assert isinstance(vi, SimSource)
-    assert ir.camera.scene is not vi.camera.scene
+    ir, vi = simulated("sim://thermal?size=96x64&seed=1", "sim://visible?size=96x64")
+    assert ir._camera.scene is not vi._camera.scene
 
 
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("rtsp://camera/1", r"unknown scheme 'rtsp', expected sim://"),
+        ("rstp://camera/1", r"unknown scheme 'rstp', expected .*sim.*did you mean rtsp"),
         ("sim://infrared", "unknown camera"),
         ("gone.png", "no file or folder"),
         ("empty", "no pictures in"),
@@ -209,8 +214,7 @@ def test_what_cannot_be_opened(
 
 
 def _write(path: Path, images: list[np.ndarray], fps: float = 25.0) -> None:
-    height, width = images[0].shape[:2]
-    with VideoSink(path, (width, height), fps) as sink:
+    with VideoSink(path, fps) as sink:
         for number, image in enumerate(images):
             sink.write(frame(image, number))
 
@@ -262,7 +266,7 @@ def test_failure_leaves_nothing_and_keeps_the_old(tmp_path: Path, suffix: str) -
     path.write_bytes(b"an older video")
 
     def fail() -> None:
-        with VideoSink(path, (48, 32), 25) as sink:
+        with VideoSink(path, 25) as sink:
             sink.write(frame(smooth((32, 48, 3))))
             assert len(os.listdir(tmp_path)) == 2
             raise KeyboardInterrupt
@@ -274,7 +278,7 @@ def test_failure_leaves_nothing_and_keeps_the_old(tmp_path: Path, suffix: str) -
 
 
 def test_video_without_frames_is_none(tmp_path: Path) -> None:
-    with VideoSink(tmp_path / "x.mp4", (48, 32), 25):
+    with VideoSink(tmp_path / "x.mp4", 25):
         pass
     assert os.listdir(tmp_path) == []
 
@@ -282,28 +286,22 @@ def test_video_without_frames_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("image", [picture((32, 50, 3)), picture((32, 48), dtype=np.uint16)])
 def test_video_refuses_other_frames(tmp_path: Path, image: np.ndarray) -> None:
     with pytest.raises(InputError, match="the video takes 48x32 uint8"):
-        _write_one(tmp_path / "x.mkv", image)
+        _write(tmp_path / "x.mkv", [picture((32, 48, 3)), image])
     assert os.listdir(tmp_path) == []
-
-
-def _write_one(path: Path, image: np.ndarray) -> None:
-    with VideoSink(path, (48, 32), 25) as sink:
-        sink.write(frame(image))
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webm", ""])
 def test_unknown_video_suffix_names_the_known(tmp_path: Path, suffix: str) -> None:
     with pytest.raises(InputError, match=r"\.mp4.*\.mkv.*\.avi"):
-        VideoSink(tmp_path / f"x{suffix}", (48, 32), 25)
+        VideoSink(tmp_path / f"x{suffix}", 25)
 
 
 def test_pyav_missing_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    for suffix in (".mp4", ".mkv"):
-        with pytest.raises(InputError, match=r"PyAV is not installed.*ufuser\[cpu\].*\.avi"):
-            VideoSink(tmp_path / f"x{suffix}", (48, 32), 25)
-    _write(tmp_path / "x.avi", [smooth((32, 48, 3))])
-    assert os.listdir(tmp_path) == ["x.avi"]
+    for suffix in (".mp4", ".mkv", ".avi"):
+        with pytest.raises(InputError, match=r"PyAV is not installed.*ufuser\[cpu\]"):
+            VideoSink(tmp_path / f"x{suffix}", 25)
+    assert os.listdir(tmp_path) == []
 
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
@@ -313,11 +311,11 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="it is a folder"):
         ImageSink(tmp_path / "folder.png")
     with pytest.raises(InputError, match="it is a folder"):
-        VideoSink(tmp_path / "folder.mp4", (48, 32), 25)
+        VideoSink(tmp_path / "folder.mp4", 25)
     with pytest.raises(InputError, match="there is no folder"):
         ImageSink(tmp_path / "gone" / "x.png")
     with pytest.raises(InputError, match="there is no folder"):
-        VideoSink(tmp_path / "gone" / "x.mp4", (48, 32), 25)
+        VideoSink(tmp_path / "gone" / "x.mp4", 25)
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(InputError, match="a file is in its place"):
             FolderSink(folder)

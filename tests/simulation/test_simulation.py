@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ufuser.runtime.errors import InputError
-from ufuser.simulation import Scene, SimCamera, SimConfig, Timeline
+from ufuser.simulation import Scene, SimCamera, SimConfig
 from ufuser.simulation import people as bodies
 from ufuser.simulation.cameras import ThermalCamera, VisibleCamera, counts
 from ufuser.simulation.light import beams_at, lamps_at
@@ -244,7 +244,7 @@ def test_stamps_and_endless_iteration() -> None:
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**31 - 1), fps=st.floats(1.0, 120.0), share=st.floats(0.0, 1.0))
 def test_jittered_stamps_stay_near_and_in_order(seed: int, fps: float, share: float) -> None:
-    line = Timeline(SimConfig("visible", seed=seed, fps=fps, jitter_ms=share * 500.0 / fps))
+    line = SimConfig("visible", seed=seed, fps=fps, jitter_ms=share * 500.0 / fps).timing()
     stamps = np.asarray([line.stamp(i) for i in range(40)])
     assert (np.diff(stamps) > 0).all()
     assert np.abs(stamps - np.arange(40) / fps).max() <= share * 0.5 / fps + 1e-9
@@ -252,33 +252,33 @@ def test_jittered_stamps_stay_near_and_in_order(seed: int, fps: float, share: fl
 
 
 def test_drops_follow_their_probability_and_skip_frames() -> None:
-    line = Timeline(SimConfig("thermal", drop=0.2, seed=5))
+    line = SimConfig("thermal", drop=0.2, seed=5).timing()
     kept = [line.delivered(i) for i in range(3000)]
     assert 0.77 < np.mean(kept) < 0.83
     camera = SimCamera(SimConfig("thermal", 64, 64, drop=0.5, seed=5))
     arrived = list(itertools.islice(camera.indices(), 10))
-    assert arrived == [i for i in range(arrived[-1] + 1) if camera.timeline.delivered(i)]
+    assert arrived == [i for i in range(arrived[-1] + 1) if camera.timing.delivered(i)]
     assert arrived != list(range(10))
     assert [s for _, s in itertools.islice(camera, 10)] == [i / 25 for i in arrived]
 
 
 def test_the_two_cameras_lose_different_frames() -> None:
     lost = [
-        {i for i in range(500) if not Timeline(SimConfig(kind, drop=0.3)).delivered(i)}
+        {i for i in range(500) if not SimConfig(kind, drop=0.3).timing().delivered(i)}
         for kind in ("visible", "thermal")
     ]
     assert lost[0] != lost[1]
 
 
 def test_stall_silences_the_stream_once_a_minute() -> None:
-    line = Timeline(SimConfig("visible", fps=10.0, stall=5.0))
+    line = SimConfig("visible", fps=10.0, stall=5.0).timing()
     silent = [i / 10 for i in range(1000) if not line.delivered(i)]
     assert silent == [i / 10 for i in (*range(100, 150), *range(700, 750))]
 
 
 def test_ffc_freezes_bit_identical_frames() -> None:
     camera = SimCamera(SimConfig("thermal", 64, 64, fps=10.0, ffc=3.0, bits=14))
-    assert [i for i in range(70) if camera.timeline.frozen(i)] == [*range(30, 36), *range(60, 66)]
+    assert [i for i in range(70) if camera.timing.frozen(i)] == [*range(30, 36), *range(60, 66)]
     held = camera.frame(29)[0]
     for index in range(30, 36):
         image, stamp = camera.frame(index)

@@ -30,7 +30,7 @@ def picture(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 def video(
     path: Path, frames: int, fps: float = 25.0, shape: tuple[int, int] = SHAPE, color: bool = True
 ) -> None:
-    with VideoSink(path, (shape[1], shape[0]), fps) as sink:
+    with VideoSink(path, fps) as sink:
         for number in range(frames):
             image = picture((*shape, 3) if color else shape, number)
             sink.write(Frame(image, number / fps, number, ""))
@@ -78,7 +78,7 @@ def listing(folder: Path) -> list[str]:
         ("ir.png", "vi.png", "out.gif", (".gif", ".png, .jpg")),
         ("ir.png", "vi.png", "vi.png", ("vi.png", "same file")),
         ("ir.png", "vi.png", "empty/../ir.png", ("same file",)),
-        ("sim://thermal", "sim://visible", "out.mp4", ("never end", "ufuser demo")),
+        ("sim://thermal", "sim://visible", "out.mp4", ("is a camera", "ufuser stream")),
         ("rtsp://camera", "vi.png", "out.png", ("unknown scheme 'rtsp'", "sim://")),
     ],
 )

@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         _prepare(stack, folder)
         for path in (sheet, report_file):
             require_writable(path)
-        sink = stack.enter_context(VideoSink(video, (width, height), _FPS))
+        sink = stack.enter_context(VideoSink(video, _FPS))
         fuser = open_fuser(options)
         progress = stack.enter_context(Progress("fused", options.frames))
         for index, (ir, vi) in enumerate(_frames(cameras, options.frames, stages)):

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,13 +21,14 @@ from ufuser.cli.options import add_flags, open_fuser, options_of
 from ufuser.runtime.color import luma
 from ufuser.runtime.command import Parser
 from ufuser.runtime.errors import InputError
-from ufuser.runtime.frame import Frame
+from ufuser.runtime.frame import Frame, FusedFrame
 from ufuser.runtime.fuser import Fuser
 from ufuser.runtime.images import depth_kept
 from ufuser.runtime.medical import arrange
 from ufuser.runtime.options import FuserOptions
 from ufuser.runtime.progress import Progress
-from ufuser.runtime.sinks import FolderSink, ImageSink, Sink, VideoSink
+from ufuser.runtime.sinks import FolderSink, ImageSink, Sink, VideoSink, finished
+from ufuser.runtime.sources import frames
 from ufuser.runtime.telemetry import Durations
 
 _RAW_BELOW = 65536 // 4
@@ -124,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
                 f"task='medical': {options.ir} is a video, expected two pictures or two folders", "task"
             )
         # The sink before the model: an output that cannot be written should not cost the loading.
-        sink = stack.enter_context(_open_sink(inputs, out))
+        sink = stack.enter_context(finished(_open_sink(inputs, out)))
         fuser = open_fuser(options)
         progress = stack.enter_context(Progress("fused", inputs.total()))
         began = time.perf_counter()
@@ -163,9 +164,10 @@ def _open_sink(inputs: Inputs, out: Path) -> Sink:
         return ImageSink(out)
     if inputs.kind == "folder":
         return FolderSink(out, ".png", named_by_source=True)
-    if inputs.vi.fps is None:
+    fps = inputs.rates[1]
+    if fps is None:
         raise InputError(f"{inputs.vi.name} gives no frame rate: expected a video with one; re-encode it")
-    return VideoSink(out, inputs.vi.size, inputs.vi.fps)
+    return VideoSink(out, fps)
 
 
 class _Work:
@@ -188,7 +190,7 @@ class _Work:
         self.left = (0, 0)
         """Frames infrared and visible still had when the other ended."""
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[FusedFrame]:
         for note in self._inputs.notes():
             self._note(note)
         raw_noted = depth_noted = False
@@ -205,11 +207,11 @@ class _Work:
             if not depth_noted and not depth_kept(self._stored_as, fused.dtype):
                 depth_noted = True
                 self._note(f"{self._stored_as.suffix} cannot hold {fused.dtype}: written with fewer bits")
-            yield replace(vi, image=fused)
+            yield FusedFrame(fused, vi.timestamp, vi.sequence, vi.source)
 
     def _pairs(self) -> Iterator[tuple[Frame, Frame]]:
         inputs = self._inputs
-        irs, vis = iter(inputs.ir), iter(inputs.vi)
+        irs, vis = frames(inputs.ir), frames(inputs.vi)
         while True:
             ir, vi = next(irs, None), next(vis, None)
             if ir is None or vi is None:

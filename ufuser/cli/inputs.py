@@ -8,12 +8,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from ufuser.runtime import schemes
 from ufuser.runtime.errors import InputError
-from ufuser.runtime.sources import ImagesSource, Source, VideoSource, kind_of, open_pair, pictures_in
+from ufuser.runtime.sources import ImagesSource, Source, VideoSource, kind_of, pictures_in
+from ufuser.runtime.uri import mask
 
 _NAMED = 5
 """How many of many files a message names."""
-_CALLED = {"image": "a picture", "folder": "a folder", "video": "a video", "sim": "a simulated camera"}
+_CALLED = {"image": "a picture", "folder": "a folder", "video": "a video"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class Inputs:
     unpaired_ir: tuple[str, ...]
     unpaired_vi: tuple[str, ...]
     """Names of files that found no partner; empty except for folders."""
+    rates: tuple[float | None, float | None] = (None, None)
+    """Frames per second of infrared and visible videos, where the file says so."""
 
     def notes(self) -> list[str]:
         """What the user should know before the first frame, a line each."""
@@ -35,9 +39,10 @@ class Inputs:
             for side, names in (("infrared", self.unpaired_ir), ("visible", self.unpaired_vi))
             if names
         ]
-        if self.kind == "video" and self.ir.fps and self.vi.fps and abs(self.ir.fps / self.vi.fps - 1) > 1e-3:
+        ir, vi = self.rates
+        if ir and vi and abs(ir / vi - 1) > 1e-3:
             notes.append(
-                f"infrared has {self.ir.fps:.4g} fps, visible {self.vi.fps:.4g}: fused frame by frame at the "
+                f"infrared has {ir:.4g} fps, visible {vi:.4g}: fused frame by frame at the "
                 f"visible's rate, without resampling"
             )
         return notes
@@ -56,32 +61,39 @@ def open_inputs(ir: str, vi: str, out: Path, stack: ExitStack) -> Inputs:
             common names, or one has a name twice; `out` is one of the inputs.
     """
     kinds = kind_of(ir), kind_of(vi)
+    for text, kind in zip((ir, vi), kinds, strict=True):
+        if kind not in _CALLED:
+            raise InputError(
+                f"{mask(text)} is a camera: expected a picture, a folder or a video; `ufuser stream` fuses cameras"
+            )
     if kinds[0] != kinds[1]:
         raise InputError(
             f"--ir {ir} is {_CALLED[kinds[0]]}, --vi {vi} is {_CALLED[kinds[1]]}: expected two pictures, two "
             f"folders or two videos"
         )
-    if kinds[0] == "sim":
-        raise InputError("simulated cameras never end: `ufuser demo` fuses them")
-    for side in (ir, vi):
+    first, second = (Path(schemes.parse(schemes.SOURCES, text).address) for text in (ir, vi))
+    for side in (first, second):
         if out.exists() and os.path.samefile(side, out):
             raise InputError(f"--out {out} is the same file or folder as the input {side}: expected another")
-    if kinds[0] != "folder":
-        first, second = open_pair(ir, vi)
-        return Inputs(kinds[0], stack.enter_context(first), stack.enter_context(second), (), ())
-    left, right = by_stem(pictures_in(Path(ir))), by_stem(pictures_in(Path(vi)))
-    common = sorted(left.keys() & right.keys())
+    if kinds[0] == "video":
+        left = stack.enter_context(VideoSource(first))
+        right = stack.enter_context(VideoSource(second))
+        return Inputs("video", left, right, (), (), (left.fps, right.fps))
+    if kinds[0] == "image":
+        return Inputs("image", ImagesSource([first], ir), ImagesSource([second], vi), (), ())
+    of_ir, of_vi = by_stem(pictures_in(first)), by_stem(pictures_in(second))
+    common = sorted(of_ir.keys() & of_vi.keys())
     if not common:
         raise InputError(
-            f"no common names: {ir} has {_some([p.name for p in left.values()])}, {vi} has "
-            f"{_some([p.name for p in right.values()])}; expected pairs that differ in suffix at most"
+            f"no common names: {ir} has {_some([p.name for p in of_ir.values()])}, {vi} has "
+            f"{_some([p.name for p in of_vi.values()])}; expected pairs that differ in suffix at most"
         )
     return Inputs(
         "folder",
-        stack.enter_context(ImagesSource([left[s] for s in common], ir)),
-        stack.enter_context(ImagesSource([right[s] for s in common], vi)),
-        tuple(left[s].name for s in sorted(left.keys() - right.keys())),
-        tuple(right[s].name for s in sorted(right.keys() - left.keys())),
+        ImagesSource([of_ir[s] for s in common], ir),
+        ImagesSource([of_vi[s] for s in common], vi),
+        tuple(of_ir[s].name for s in sorted(of_ir.keys() - of_vi.keys())),
+        tuple(of_vi[s].name for s in sorted(of_vi.keys() - of_ir.keys())),
     )
 
 

@@ -14,11 +14,12 @@ import pytest
 
 from ufuser import Fuser
 from ufuser.runtime.clock import Clock
-from ufuser.runtime.frame import FusedFrame
+from ufuser.runtime.frame import Frame, FusedFrame
 from ufuser.runtime.sources.playback import Faults, Player
+from ufuser.runtime.sources.source import END, Reading, SourceContext, Status
+from ufuser.runtime.sources.timing import Timing
 from ufuser.runtime.streaming import Stream, StreamConfig
 from ufuser.runtime.telemetry.events import Event
-from ufuser.simulation import SimConfig, Timeline
 
 SIZE = (48, 64)
 """Height and width."""
@@ -50,6 +51,7 @@ class CheapFeed:
 
     def __init__(self, colour: bool, count: int | None, size_at: Callable[[int], tuple[int, int]]) -> None:
         self._colour, self._count, self._size_at = colour, count, size_at
+        self.repeats = True
         self.closed = 0
 
     def picture(self, index: int) -> np.ndarray | None:
@@ -60,9 +62,6 @@ class CheapFeed:
         image = np.full(shape, 120 if self._colour else 60, np.uint8)
         image[0, :8] = index % 251  # pictures differ: equal ones are a flat-field correction
         return image
-
-    def frozen(self, index: int) -> bool:
-        return False
 
     def close(self) -> None:
         self.closed += 1
@@ -92,34 +91,36 @@ class Pair:
     def open(self, side: str) -> Any:
         moment = self.clock.now() - self.origin
         self.opened.append((side, moment, False))
-        kind, fps = ("thermal", self.fps[0]) if side == "ir" else ("visible", self.fps[1])
         feed = CheapFeed(side == "vi", self.count, self.sizes.get(side, lambda _: SIZE))
         faults = self.faults.get(side, Faults())
-        timeline = Timeline(SimConfig(kind, fps=fps, **self.timing))
-        camera: Any = Player(self.name(side), feed, timeline, self.clock, self.origin, faults)
+        timing = Timing(self.fps[side == "vi"], side == "ir", **self.timing)
+        context = SourceContext(self.clock, side, self.live, self.origin)
+        camera: Any = Player(self.name(side), feed, timing, context, faults)
         if not self.live:
-            camera = _AsFile(camera, feed, timeline)
+            camera = _AsFile(self.name(side), feed, timing, self.clock)
         self.opened[-1] = (side, moment, True)
         return camera
 
 
 class _AsFile:
-    """The same pictures as a file: as fast as they are asked for."""
+    """The same pictures as a file: as fast as they are read."""
 
-    live = False
+    live, length, repeats = False, None, True
 
-    def __init__(self, player: Player, feed: CheapFeed, timeline: Timeline) -> None:
-        from ufuser.runtime.frame import Frame
-        from ufuser.runtime.sources.playback import FileReader
+    def __init__(self, name: str, feed: CheapFeed, timing: Timing, clock: Clock) -> None:
+        self.name, self._feed, self._timing, self._clock = name, feed, timing, clock
+        self._index = 0
 
-        def frames() -> Iterator[Frame]:
-            index = 0
-            while (image := feed.picture(index)) is not None:
-                yield Frame(image, timeline.stamp(index), index, player.name)
-                index += 1
+    def read(self, timeout: float) -> Reading:
+        image, index = self._feed.picture(self._index), self._index
+        self._index += 1
+        if image is None:
+            return END
+        frame = Frame(image, self._timing.stamp(index), index, self.name, arrival=self._clock.now())
+        return Reading(Status.FRAME, frame)
 
-        reader = FileReader(player.name, player.fps, frames(), feed.close, player._clock)
-        self.name, self.fps, self.read, self.close = reader.name, reader.fps, reader.read, reader.close
+    def close(self) -> None:
+        self._feed.close()
 
 
 class Collect:
@@ -138,6 +139,9 @@ class Collect:
         self.moments.append(time.monotonic())
 
     def close(self) -> None:
+        self.closed.set()
+
+    def abort(self) -> None:
         self.closed.set()
 
 

@@ -13,7 +13,7 @@ import pytest
 from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.pairing import PairingConfig
-from ufuser.runtime.sinks.stream import SinkDown
+from ufuser.runtime.sinks.sink import SinkDown
 from ufuser.runtime.streaming import StreamConfig
 from ufuser.runtime.streaming.queues import Closed, MultiQueue, Queue
 

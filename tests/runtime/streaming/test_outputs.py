@@ -11,14 +11,13 @@ import cv2
 import numpy as np
 import pytest
 
-from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import FusedFrame
 from ufuser.runtime.sinks.opening import open_sink
 from ufuser.runtime.sinks.recording import Recording
 from ufuser.runtime.sinks.simple import Window
+from ufuser.runtime.sinks.sink import SinkContext
 from ufuser.runtime.uri import split
-from ufuser.runtime.web.server import Access
 
 pytest.importorskip("av")
 FORMATS = ["x.mp4", "x.mkv", "x.mkv?codec=h264", "x.mkv?codec=mjpeg", "x.avi"]
@@ -116,7 +115,7 @@ def test_an_older_file_stays_until_the_first_frame(tmp_path: Path) -> None:
 
 def test_paths_and_folders(tmp_path: Path) -> None:
     for text in (f"folder:{tmp_path}/a", f"{tmp_path}/b/", str(tmp_path)):
-        sink = open_sink(text, Clock(), Access())
+        sink = open_sink(text, SinkContext())
         sink.write(frame(picture(1), 7, 0.0))
         sink.close()
     assert [(tmp_path / part / "000007.png").is_file() for part in ("a", "b", "")] == [True] * 3

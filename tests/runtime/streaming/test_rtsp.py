@@ -18,9 +18,9 @@ from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import FusedFrame
 from ufuser.runtime.sinks.push import RtspPush
-from ufuser.runtime.sinks.stream import SinkDown
-from ufuser.runtime.sources.camera import Status
+from ufuser.runtime.sinks.sink import SinkDown
 from ufuser.runtime.sources.rtsp import RtspCamera
+from ufuser.runtime.sources.source import Status
 from ufuser.runtime.uri import split
 
 av = pytest.importorskip("av")
