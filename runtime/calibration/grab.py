@@ -55,7 +55,7 @@ def grab_pairs(ir: str, vi: str, wish: Wish, offset: float = 0.0) -> list[tuple[
     Raises:
         InputError: a side cannot be read, the two are of different kinds or sizes, or nothing pairs.
     """
-    ir, vi = _two(ir, vi)
+    _require_different(ir, vi)
     return _of_one_size(_grabbed(ir, vi, wish, offset))
 
 
@@ -66,7 +66,7 @@ def _grabbed(ir: str, vi: str, wish: Wish, offset: float) -> list[tuple[Any, Any
             f"--ir {ir} is of kind {kinds[0]}, --vi {vi} of kind {kinds[1]}: expected the same kind"
         )
     if set(kinds) <= {"image", "folder"}:
-        return [_toned(Path(a), Path(b)) for a, b in _files(ir, vi, kinds[0])]
+        return [_toned(a, b) for a, b in _files(_path(ir), _path(vi), kinds[0])]
     return _chosen(_frames(ir, vi, wish.seconds), wish, offset)
 
 
@@ -76,22 +76,23 @@ def grab_frames(ir: str, vi: str, seconds: float) -> Iterator[tuple[Side, Frame]
     Raises:
         InputError: a side cannot be read, or has no time (pictures, folders).
     """
-    ir, vi = _two(ir, vi)
+    _require_different(ir, vi)
     for name, side in ((ir, "--ir"), (vi, "--vi")):
         if kind_of(name) in ("image", "folder"):
             raise InputError(f"{side} {name} has no time of its own: expected a video or a camera")
     return _frames(ir, vi, seconds)
 
 
-def _two(ir: str, vi: str) -> tuple[str, str]:
-    """Both sources, files as plain paths. Raises InputError if they are the same."""
-    texts = []
-    for text in (ir, vi):
-        uri = schemes.parse(schemes.SOURCES, text)
-        texts.append(uri.address if uri.scheme in ("file", "folder") and not uri.options else text)
-    if texts[0] == texts[1] or os.path.realpath(texts[0]) == os.path.realpath(texts[1]):
+def _require_different(ir: str, vi: str) -> None:
+    """Raise InputError if both sources are the same."""
+    if ir == vi or os.path.realpath(_path(ir)) == os.path.realpath(_path(vi)):
         raise InputError(f"--ir {uris.mask(ir)} and --vi {uris.mask(vi)} are the same: expected two cameras")
-    return texts[0], texts[1]
+
+
+def _path(text: str) -> str:
+    """Path of a file or folder, from its path or URI; of another source the URI."""
+    uri = schemes.parse(schemes.SOURCES, text)
+    return uri.address if uri.scheme in ("", "file", "folder") else text
 
 
 def _of_one_size(pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:

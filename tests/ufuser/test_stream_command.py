@@ -178,7 +178,7 @@ def test_files_are_fused_to_their_end(start: Start, tmp_path: Path) -> None:
         (["--vi", VI, "--out", "null:"], "--ir missing"),
         (["--ir", IR, "--vi", VI], "--out missing"),
         (["--ir", "rstp://x/1", "--vi", VI, "--out", "null:"], "unknown scheme 'rstp'.*did you mean rtsp"),
-        (["--ir", "gone.mp4", "--vi", VI, "--out", "null:"], "no file gone.mp4"),
+        (["--ir", "gone.mp4", "--vi", VI, "--out", "null:"], "no file or folder gone.mp4"),
         (["--ir", "folder:gone", "--vi", VI, "--out", "null:"], "no folder gone"),
         (
             ["--ir", "v4l2:///dev/video77", "--vi", VI, "--out", "null:"],
