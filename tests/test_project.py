@@ -20,6 +20,9 @@ ROOMS: dict[str, set[str]] = {
     "ufuser": {"benchmarks", "export", "runtime", "simulation", "train"},
 }
 
+ENTRY_POINTS = ("ufuser.sources", "ufuser.sinks")
+"""Groups of entry points, which look like modules."""
+
 
 def imported(path: Path) -> set[str]:
     """Rooms that a file imports anything of, at whatever depth, or names as a module to import later."""
@@ -29,6 +32,8 @@ def imported(path: Path) -> set[str]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and node.value in ENTRY_POINTS:
+            continue
         elif isinstance(node, ast.Constant) and re.fullmatch(r"ufuser(\.\w+)+(:\w+)?", str(node.value)):
             names.append(str(node.value))
     parts = [re.split("[.:]", name) for name in names]
