@@ -112,11 +112,11 @@ def test_without_pyav_one_line_before_anything_is_rendered(
 def test_without_the_simulation_one_line(
     tmp_path: Path, quick_command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "ufuser.simulation.config", None)
+    monkeypatch.setitem(sys.modules, "ufuser.simulation.source", None)
     done = quick_command("demo", "--out", "d")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "the simulated cameras cannot be imported" in line
+    assert "cannot load ufuser.simulation.source" in line
     assert os.listdir(tmp_path) == []
 
 

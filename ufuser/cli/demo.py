@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from msgspec import Meta
 from numpy.typing import NDArray
 
 from ufuser.cli.options import add_flags, model_shown, open_fuser, options_of
+from ufuser.runtime.clock import Clock
 from ufuser.runtime.command import Parser
 from ufuser.runtime.contact_sheet import Row, contact_sheet
-from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import make_folder, require_writable, write_bytes
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.fuser import Fuser
@@ -26,10 +26,8 @@ from ufuser.runtime.machine import Machine, versions
 from ufuser.runtime.options import FuserOptions
 from ufuser.runtime.progress import Progress
 from ufuser.runtime.sinks import VideoSink
+from ufuser.runtime.sources import Cameras, frames
 from ufuser.runtime.telemetry import Durations
-
-if TYPE_CHECKING:
-    from ufuser.simulation import SimConfig
 
 _FPS = 12
 _MOMENTS = 4
@@ -85,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
     rows: list[Row] = []
     with ExitStack() as stack:
         # In this order: what cannot be written is reported before a model is loaded and a street is built.
-        cameras = _cameras(width, height, options.seed)
+        query = f"fps={_FPS}&size={width}x{height}&seed={options.seed}"
+        cameras = Cameras(f"sim://thermal?{query}", f"sim://visible?{query}", Clock(), paced=False)
         _prepare(stack, folder)
         for path in (sheet, report_file):
             require_writable(path)
@@ -122,29 +121,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _cameras(width: int, height: int, seed: int) -> tuple[SimConfig, SimConfig]:
-    """Configurations of the infrared and the visible camera. Raises InputError, also without the simulation."""
-    try:
-        from ufuser.simulation.config import SimConfig
-    except ImportError as e:
-        raise InputError(
-            f"the simulated cameras cannot be imported ({e}): expected ufuser.simulation"
-        ) from None
-    ir, vi = (SimConfig(kind, width, height, _FPS, seed=seed) for kind in ("thermal", "visible"))
-    return ir, vi
-
-
-def _frames(
-    cameras: tuple[SimConfig, SimConfig], count: int, stages: _Stages
-) -> Iterator[tuple[Frame, Frame]]:
+def _frames(cameras: Cameras, count: int, stages: _Stages) -> Iterator[tuple[Frame, Frame]]:
     """Rendered pairs, infrared first."""
-    from ufuser.simulation import Scene, SimCamera
-
-    scene = Scene(cameras[0].seed, cameras[0].width, cameras[0].height)
-    ir, vi = (SimCamera(config, scene) for config in cameras)
-    for index in range(count):
+    ir, vi = frames(cameras.open("ir")), frames(cameras.open("vi"))
+    for _ in range(count):
         began = time.perf_counter()
-        pair = (Frame(*ir.frame(index), index, "infrared"), Frame(*vi.frame(index), index, "visible"))
+        pair = next(ir), next(vi)
         stages.render.append(time.perf_counter() - began)
         yield pair
 
