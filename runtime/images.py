@@ -1,4 +1,8 @@
-"""Picture files: read with their depth and colour kept, checked for truncation, written atomically."""
+"""The one reader and writer of picture files: depth and colour are kept, truncation is an error, writing is atomic.
+
+A truncated JPEG or PNG is refused everywhere, also for training: OpenCV fills the missing part with grey and reports
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ufuser.runtime.color import luma
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
 
-READABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+READABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm")
 WRITABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _DEPTHS: dict[str, tuple[type, ...]] = {
     ".png": (np.uint8, np.uint16),
@@ -30,8 +35,7 @@ def read_image(path: Path) -> NDArray[Any]:
     uint8, uint16 or, from a float TIFF, float32.
 
     Raises:
-        InputError: no such file, not a picture, or one that was cut off (OpenCV's decoders may show the rest
-            in grey instead of failing).
+        InputError: no such file, not a picture, or a truncated or damaged one.
     """
     try:
         data = path.read_bytes()
@@ -40,7 +44,7 @@ def read_image(path: Path) -> NDArray[Any]:
     except OSError as e:
         raise InputError(f"cannot read {path}: {e.strerror}") from None
     if _truncated(data):
-        raise InputError(f"{path} is truncated or damaged ({len(data)} bytes): expected a whole picture")
+        raise InputError(f"{path} is truncated or damaged ({len(data)} bytes): expected a complete picture")
     image: NDArray[Any] | None = None
     if data:
         try:
@@ -48,8 +52,31 @@ def read_image(path: Path) -> NDArray[Any]:
         except cv2.error:  # e.g. a header that claims more pixels than OpenCV allows
             image = None
     if image is None:
-        raise InputError(f"{path} cannot be read as a picture: expected a whole {', '.join(READABLE)} file")
+        raise InputError(
+            f"{path} cannot be read as a picture: expected a complete {', '.join(READABLE)} file"
+        )
     return image
+
+
+def read_grey(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """The luma of a picture, H×W, 8 or 16 bits: the same luma that `Fuser` fuses (`ufuser.runtime.color.luma`).
+
+    Raises:
+        InputError: as `read_image` does, or a picture of floats.
+    """
+    image = luma(read_image(path))
+    if image.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"{path} holds {image.dtype} values: expected a picture of 8 or 16 bits")
+    return image
+
+
+def as_float(image: NDArray[Any]) -> NDArray[np.float32]:
+    """A uint8 or uint16 picture as float32, full scale at 1; a float one as it is."""
+    if image.dtype.kind == "f":
+        scaled: NDArray[np.float32] = image.astype(np.float32, copy=False)
+    else:
+        scaled = image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
+    return scaled
 
 
 def require_image_suffix(path: Path) -> None:
@@ -60,15 +87,17 @@ def require_image_suffix(path: Path) -> None:
 
 
 def depth_kept(path: Path, dtype: np.dtype[Any]) -> bool:
-    """Whether the format of this suffix stores the dtype, so that `write_image` need not convert it."""
+    """Whether the format of this suffix stores the dtype without conversion."""
     return dtype.type in _DEPTHS.get(path.suffix.lower(), (np.uint8,))
 
 
 def write_image(path: Path, image: NDArray[Any], durable: bool = True) -> None:
     """Write a picture, H×W or H×W×3 BGR; uint8, uint16 or float32 in [0, 1]. The suffix names the format.
 
-    A depth the format has not (see `depth_kept`) is scaled to the deepest it has, full scale to full scale:
-    PNG holds 8 and 16 bits, TIFF floats as well, JPEG and BMP 8 bits. `durable`: see `Unfinished.publish`.
+    If the format does not store this depth (see `depth_kept`), the picture is scaled to the deepest that it does store,
+    full scale to full scale: PNG holds 8 and 16 bits, TIFF floats as well, JPEG and BMP 8 bits.
+
+    `durable`: see `Unfinished.publish`.
 
     Raises:
         InputError: unknown suffix, or the file cannot be written there.
@@ -112,7 +141,7 @@ _JPEG_END = 0xD9
 def _jpeg_ends(data: bytes) -> bool:
     """Whether the JPEG's own end marker is reached, segment by segment (ITU-T T.81, annex B).
 
-    Searching for its two bytes would find those of an embedded thumbnail.
+    A search for its two bytes would find those of an embedded thumbnail.
     """
     at = 2
     while (marker := _JPEG_MARKER.search(data, at)) is not None:
@@ -123,7 +152,7 @@ def _jpeg_ends(data: bytes) -> bool:
 
 
 def _png_ends(data: bytes) -> bool:
-    """Whether the PNG reaches its end chunk, with the checksum right of every chunk that matters."""
+    """Whether the PNG reaches its end chunk, and the checksums of all critical chunks are right."""
     at = 8
     while at + 12 <= len(data):
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from ufuser.runtime.clock import Clock
+from ufuser.runtime.color import luma
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
 from ufuser.runtime.frame import Frame
-from ufuser.runtime.images import depth_kept, read_image, write_image
+from ufuser.runtime.images import as_float, depth_kept, read_grey, read_image, write_image
 from ufuser.runtime.sinks import FolderSink, ImageSink, VideoSink
 from ufuser.runtime.sources import Cameras, ImagesSource, VideoSource, frames, open_source, pictures_in
 from ufuser.runtime.video import yuv420
@@ -68,12 +69,29 @@ def test_depth_a_format_has_not_is_scaled(tmp_path: Path) -> None:
     assert not depth_kept(Path("x.jpg"), np.dtype(np.uint16))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_grey_reading_gives_the_luma_that_is_fused(tmp_path: Path, dtype: type) -> None:
+    colour, path = picture((20, 30, 3), dtype=dtype), tmp_path / "x.png"
+    write_image(path, colour)
+    grey = read_grey(path)
+    np.testing.assert_array_equal(grey, luma(colour))
+    scaled = as_float(grey)
+    assert scaled.dtype == np.float32
+    np.testing.assert_allclose(scaled, grey / np.iinfo(dtype).max, atol=1e-7)
+
+
+def test_grey_reading_refuses_floats(tmp_path: Path) -> None:
+    write_image(tmp_path / "x.tif", np.zeros((20, 30), np.float32))
+    with pytest.raises(InputError, match="8 or 16 bits"):
+        read_grey(tmp_path / "x.tif")
+
+
 def test_alpha_is_dropped(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "x.png"), picture((20, 30, 4)))
     assert read_image(tmp_path / "x.png").shape == (20, 30, 3)
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".bmp", ".webp"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".bmp", ".webp", ".ppm"])
 @pytest.mark.parametrize("part", [0.0, 0.5, 0.97])
 def test_truncated_picture(tmp_path: Path, suffix: str, part: float) -> None:
     data = cv2.imencode(suffix, picture((64, 80, 3)))[1].tobytes()
