@@ -24,7 +24,8 @@ from ufuser.runtime.alignment import Aligner, Calibration, Matrix, Points, Size
 from ufuser.runtime.calibration.fit import Start, fit
 from ufuser.runtime.calibration.grab import Wish, grab_frames, grab_pairs
 from ufuser.runtime.calibration.offset import Recording, find_offset
-from ufuser.runtime.calibration.refine import refine, rough_start
+from ufuser.runtime.calibration.refine import refine
+from ufuser.runtime.calibration.search import rough_start
 from ufuser.runtime.command import Parser
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes

@@ -1,4 +1,4 @@
-"""A contact sheet: rows of pictures under column titles, to judge a run at a glance."""
+"""A contact sheet: rows of pictures under column titles."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ufuser.runtime.images import as_uint8
 
 _PAPER, _TITLE, _CAPTION = (26, 24, 23), (235, 235, 235), (165, 165, 165)
 """BGR."""
-_SHARPER = 4
-"""OpenCV's strokes are drawn this much larger and averaged down: its own small letters are ragged."""
+_OVERSAMPLING = 4
+"""Text is drawn this much larger and averaged down, because OpenCV's small letters are ragged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,12 @@ class Layout:
     caption: int = 26
     """Height of the line under a row."""
     spacing: int = 14
-    """Below the caption, before the next row."""
+    """Between a caption and the next row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Pictures side by side, and one line under them."""
+    """Pictures side by side with a caption."""
 
     images: tuple[NDArray[Any], ...]
     """Grey or BGR; uint8, uint16 or float32 in [0, 1]."""
@@ -45,13 +45,12 @@ class Row:
 def contact_sheet(
     titles: Sequence[str], rows: Sequence[Row], layout: Layout | None = None
 ) -> NDArray[np.uint8]:
-    """Lay out the rows under one another.
+    """Lay out the rows below one another.
 
     Args:
-        titles: one a column.
-        rows: at least one; every picture is scaled to the tile's width, keeping its shape; all have the
-            shape of the very first.
-        layout: measures; None takes the usual ones.
+        titles: one per column.
+        rows: at least one. All pictures have the aspect ratio of the first and are scaled to the tile's width.
+        layout: measures; None for the defaults.
 
     Returns:
         H×W×3 uint8 BGR.
@@ -99,13 +98,13 @@ def _write(
     scale: float,
     ink: tuple[int, int, int],
 ) -> None:
-    """One line, from `left`, centred between `top` and `top + height`; cut at the sheet's edge."""
-    font, thick = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(1.15 * _SHARPER))
-    (_, capital), _ = cv2.getTextSize("H", font, scale * _SHARPER, thick)
+    """Write one line from `left`, centred between `top` and `top + height`, cut off at the sheet's edge."""
+    font, thick = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(1.15 * _OVERSAMPLING))
+    (_, capital), _ = cv2.getTextSize("H", font, scale * _OVERSAMPLING, thick)
     width = sheet.shape[1] - left
-    cover = np.zeros((height * _SHARPER, width * _SHARPER), np.uint8)
-    baseline = (height * _SHARPER + capital) // 2
-    cv2.putText(cover, text, (0, baseline), font, scale * _SHARPER, (255,), thick, cv2.LINE_AA)
+    cover = np.zeros((height * _OVERSAMPLING, width * _OVERSAMPLING), np.uint8)
+    baseline = (height * _OVERSAMPLING + capital) // 2
+    cv2.putText(cover, text, (0, baseline), font, scale * _OVERSAMPLING, (255,), thick, cv2.LINE_AA)
     alpha = cv2.resize(cover, (width, height), interpolation=cv2.INTER_AREA)[..., None] / np.float32(255)
     place = sheet[top : top + height, left:]
     place[:] = np.rint(place * (1 - alpha) + np.asarray(ink, np.float32) * alpha).astype(np.uint8)

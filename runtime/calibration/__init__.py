@@ -1,6 +1,6 @@
-"""How two cameras lie to each other in space and time: found from points, a board, or the scene itself.
+"""Calibration of two cameras in space and time, from points, a board, or the scene itself.
 
-`fit` turns point pairs into a `ufuser.runtime.alignment.Calibration`; `points` and `clicking` get them from people,
-`board` from a chessboard, `refine` from what both cameras see. `offset` finds the time between them, and `check` shows
-the result.
+`fit` turns point pairs into a `ufuser.runtime.alignment.Calibration`. `points` and `clicking` read the pairs, `board`
+finds them on a chessboard, `refine` registers the edges of a scene. `offset` finds the time between both cameras, and
+`check` draws a calibration.
 """

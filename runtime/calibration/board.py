@@ -1,4 +1,4 @@
-"""A chessboard or a grid of circles before both cameras → lenses, the turn and way between them, and a homography."""
+"""A chessboard or a grid of circles seen by both cameras → lenses, rotation and translation, and a homography."""
 
 from __future__ import annotations
 
@@ -18,34 +18,35 @@ from ufuser.runtime.images import as_uint8
 
 PATTERNS = ("chess", "circles")
 FEWEST = 5
-"""Pairs in which the board must be found."""
-_ALIKE = 0.02
-"""Spread of the board's horizons, see `_require_tilts`: about 2.5 degrees of tilt at 50 degrees across. With less, the
-focal length is a guess that fits to a tenth of a pixel."""
+"""Pairs that must show the whole board."""
+_LEAST_TILT = 0.02
+"""Spread of the board's horizons, see `_require_tilts`: about 2.5 degrees of tilt at 50 degrees across. With less, any
+focal length fits to a tenth of a pixel."""
 _CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 100, 1e-9)
 
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """What is held before the cameras. For infrared it must be warm or cold: a heated print, holes in a sheet."""
+    """The board. Infrared must see it too: a heated print, or holes in a sheet before something warm."""
 
     columns: int
     rows: int
     """Inner corners, or circles."""
     spacing: float
-    """Metres between neighbouring corners; of asymmetric circles, half the way to the next in the same row."""
+    """Metres between neighbouring corners; for asymmetric circles, half the distance between two in a row."""
     pattern: str = "chess"
     """"chess", or "circles" for an asymmetric grid."""
 
     def __post_init__(self) -> None:
         if self.pattern not in PATTERNS:
-            raise InputError(f"--pattern {self.pattern}: expected {' or '.join(PATTERNS)}")
+            raise InputError(f"pattern={self.pattern!r}: expected {' or '.join(PATTERNS)}", "pattern")
         if not (3 <= self.columns <= 50 and 3 <= self.rows <= 50):
             raise InputError(
-                f"--board {self.columns}x{self.rows}: expected 3 to 50 inner corners or circles a side"
+                f"board='{self.columns}x{self.rows}': expected 3 to 50 inner corners or circles a side",
+                "board",
             )
         if not (math.isfinite(self.spacing) and self.spacing > 0):
-            raise InputError(f"--spacing {self.spacing:g}: expected metres above 0")
+            raise InputError(f"spacing={self.spacing:g}: expected metres above 0", "spacing")
 
     def places(self) -> NDArray[np.float32]:
         """(N, 3) metres on the board, in the order of `find`."""
@@ -56,11 +57,11 @@ class Board:
         return np.asarray(flat * self.spacing, np.float32)
 
     def find(self, image: NDArray[Any]) -> Points | None:
-        """Its corners or centres in a picture, (N, 2) pixels; None if it is not there, or not whole."""
+        """Corners or centres in a picture, (N, 2) pixels; None if the picture does not show the whole board."""
         grey = luma(as_uint8(image))
         grey = np.asarray(cv2.normalize(grey, None, 0, 255, cv2.NORM_MINMAX), np.uint8)  # type: ignore[call-overload]
         size = (self.columns, self.rows)
-        # Warm ink on a cold board looks like a negative.
+        # Infrared may show a negative: warm ink on a cold board.
         for picture in (grey, np.asarray(255 - grey, np.uint8)):
             if self.pattern == "circles":
                 done, found = cv2.findCirclesGrid(picture, size, flags=cv2.CALIB_CB_ASYMMETRIC_GRID)
@@ -73,27 +74,27 @@ class Board:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoardResult:
-    """What came out."""
+    """A calibration and how it was found."""
 
     calibration: Calibration
     used: int
-    """Pairs in which both cameras saw the whole board."""
+    """Pairs in which both cameras see the whole board."""
     rms: tuple[float, float]
-    """Reprojection error of the infrared and of the visible lens alone, pixels."""
+    """Reprojection errors of the infrared and the visible camera on their own, pixels."""
 
 
 def calibrate_board(
     pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]], board: Board, distance: float | None = None
 ) -> BoardResult:
-    """Find both lenses and how the cameras lie to each other.
+    """Find both lenses, and the rotation and translation between the cameras.
 
     Args:
-        pairs: infrared and visible picture of one moment each, of one size a side.
-        board: what is in them.
-        distance: metres at which the pictures shall meet; None for far away.
+        pairs: infrared and visible pictures of the same moments, of one size a side.
+        board: in the pictures.
+        distance: metres at which the two pictures shall meet; None for far away.
 
     Raises:
-        InputError: the board was found in too few pairs, or was held alike in all of them.
+        InputError: too few pairs show the whole board, or it has the same tilt in all of them.
     """
     seen = [(board.find(ir), board.find(vi)) for ir, vi in pairs]
     whole = [(a, b) for a, b in seen if a is not None and b is not None]
@@ -105,16 +106,16 @@ def calibrate_board(
             f"the picture"
         )
     vi_points = [b.astype(np.float32) for _, b in whole]
-    ir_points = [_same_way(a, b).astype(np.float32) for a, b in whole]
+    ir_points = [_same_order(a, b).astype(np.float32) for a, b in whole]
     places = [board.places()] * len(whole)
     (ir, vi) = pairs[0]
     sizes: tuple[Size, Size] = ((ir.shape[1], ir.shape[0]), (vi.shape[1], vi.shape[0]))
     _require_tilts(places[0], vi_points, sizes[1])
     ir_rms, ir_lens = _lens(places, ir_points, sizes[0])
     vi_rms, vi_lens = _lens(places, vi_points, sizes[1])
-    rotation, way = _between(places, vi_points, ir_points, vi_lens, ir_lens, sizes[1])
-    homography = plane_homography(vi_lens.matrix, ir_lens.matrix, rotation, way, distance)
-    errors = _errors(places[0], vi_points, ir_points, vi_lens, ir_lens, rotation, way)
+    rotation, translation = _stereo(places, vi_points, ir_points, vi_lens, ir_lens, sizes[1])
+    homography = plane_homography(vi_lens.matrix, ir_lens.matrix, rotation, translation, distance)
+    errors = _errors(places[0], vi_points, ir_points, vi_lens, ir_lens, rotation, translation)
     calibration = Calibration(
         vi_size=sizes[1],
         ir_size=sizes[0],
@@ -124,36 +125,38 @@ def calibrate_board(
         method="board",
         residual=Residual.of(errors),
         distance_m=distance,
-        baseline_m=float(np.linalg.norm(way)),
+        baseline_m=float(np.linalg.norm(translation)),
     )
     return BoardResult(calibration, len(whole), (ir_rms, vi_rms))
 
 
-def plane_homography(vi: Matrix, ir: Matrix, rotation: Matrix, way: Points, distance: float | None) -> Matrix:
-    """Ideal visible to ideal infrared pixels for what lies in a plane before the visible camera.
+def plane_homography(
+    vi: Matrix, ir: Matrix, rotation: Matrix, translation: Points, distance: float | None
+) -> Matrix:
+    """Undistorted visible to undistorted infrared pixels, for a plane parallel to the visible picture.
 
     Args:
         vi, ir: camera matrices.
-        rotation, way: a point X of the visible camera's axes is rotation·X + way in infrared's, metres.
+        rotation, translation: a point X in the visible camera's axes is rotation·X + translation in infrared's, metres.
         distance: of the plane, metres; None for far away.
     """
-    turned = rotation.copy()
+    induced = rotation.copy()
     if distance is not None:
-        turned[:, 2] += way.ravel() / distance
-    homography = ir @ turned @ np.linalg.inv(vi)
+        induced[:, 2] += translation.ravel() / distance
+    homography = ir @ induced @ np.linalg.inv(vi)
     return np.asarray(homography / homography[2, 2], np.float64)
 
 
-def _same_way(ir: Points, vi: Points) -> Points:
-    """Infrared corners in the visible's order: a board seen as a negative may be counted from its other end."""
-    turned = float(np.dot(ir[-1] - ir[0], vi[-1] - vi[0])) < 0
-    return ir[::-1] if turned else ir
+def _same_order(ir: Points, vi: Points) -> Points:
+    """Infrared corners in the visible's order: a negative may be counted from the other end."""
+    reversed_order = float(np.dot(ir[-1] - ir[0], vi[-1] - vi[0])) < 0
+    return ir[::-1] if reversed_order else ir
 
 
 def _require_tilts(places: NDArray[np.float32], points: Sequence[NDArray[np.float32]], size: Size) -> None:
-    """Raise InputError if the board was parallel to itself in all pictures: then any focal length fits.
+    """Raise InputError if the board is parallel to itself in all pictures: then any focal length fits.
 
-    The line where the board's plane meets infinity is the same in the pictures of parallel boards.
+    Parallel boards have the same horizon, the line where the board's plane meets infinity.
     """
     half = size[0] / 2
     horizons = []
@@ -161,24 +164,24 @@ def _require_tilts(places: NDArray[np.float32], points: Sequence[NDArray[np.floa
         homography, _ = cv2.findHomography(places[:, :2], (seen - np.asarray(size) / 2) / half)
         line = np.linalg.inv(homography).T[:, 2]
         horizons.append(line[:2] / line[2])
-    if float(np.hypot(*np.std(horizons, axis=0))) < _ALIKE:
+    if float(np.hypot(*np.std(horizons, axis=0))) < _LEAST_TILT:
         raise InputError(
-            f"the board was held alike in all pairs ({len(points)}): expected it tilted to all sides, by 20 to "
-            f"30 degrees"
+            f"the board has the same tilt in all {len(points)} pairs: expected it tilted to all sides, by 20 to 30 "
+            f"degrees"
         )
 
 
 def _lens(
     places: Sequence[NDArray[np.float32]], points: Sequence[NDArray[np.float32]], size: Size
 ) -> tuple[float, Lens]:
-    """One camera's intrinsics: two radial coefficients and no third, which a handful of views cannot tell apart."""
+    """One camera's intrinsics. A few views cannot determine a third radial coefficient, so it stays 0."""
     rms, matrix, distortion, _, _ = cv2.calibrateCamera(
         places, points, size, None, None, flags=cv2.CALIB_FIX_K3, criteria=_CRITERIA
     )
     return float(rms), Lens(np.asarray(matrix, np.float64), np.asarray(distortion, np.float64).ravel()[:5])
 
 
-def _between(
+def _stereo(
     places: Sequence[NDArray[np.float32]],
     vi_points: Sequence[NDArray[np.float32]],
     ir_points: Sequence[NDArray[np.float32]],
@@ -186,6 +189,7 @@ def _between(
     ir: Lens,
     size: Size,
 ) -> tuple[Matrix, Points]:
+    """Rotation and translation from the visible to the infrared camera."""
     found = cv2.stereoCalibrate(
         places,
         vi_points,
@@ -208,15 +212,15 @@ def _errors(
     vi: Lens,
     ir: Lens,
     rotation: Matrix,
-    way: Points,
+    translation: Points,
 ) -> NDArray[np.float64]:
-    """Pixels between infrared corners and where the visible ones say they are."""
+    """Pixels between infrared corners and the visible ones projected onto them."""
     errors = []
-    for light, heat in zip(vi_points, ir_points, strict=True):
-        _, turn, shift = cv2.solvePnP(places, light, vi.matrix, vi.distortion)
-        world = places @ cv2.Rodrigues(turn)[0].T + shift.ravel()
+    for vi_corners, ir_corners in zip(vi_points, ir_points, strict=True):
+        _, board_rotation, board_translation = cv2.solvePnP(places, vi_corners, vi.matrix, vi.distortion)
+        world = places @ cv2.Rodrigues(board_rotation)[0].T + board_translation.ravel()
         seen = cv2.projectPoints(
-            world @ rotation.T + way.ravel(), np.zeros(3), np.zeros(3), ir.matrix, ir.distortion
+            world @ rotation.T + translation.ravel(), np.zeros(3), np.zeros(3), ir.matrix, ir.distortion
         )
-        errors.append(np.hypot(*(seen[0].reshape(-1, 2) - heat).T))
+        errors.append(np.hypot(*(seen[0].reshape(-1, 2) - ir_corners).T))
     return np.concatenate(errors).astype(np.float64)

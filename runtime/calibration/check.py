@@ -1,4 +1,4 @@
-"""A picture to judge a calibration by: both cameras in squares, and infrared edges on the visible picture."""
+"""A picture to check a calibration with: a checkerboard of both cameras, and infrared edges on the visible picture."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ from ufuser.runtime.contact_sheet import Layout, Row, contact_sheet
 
 _SQUARES = 8
 """Across the picture."""
-_EDGES = 0.06
+_EDGE_SHARE = 0.06
 """Share of the infrared pixels that are drawn as edges."""
-_INK = (60, 90, 255)
+_EDGE_COLOUR = (60, 90, 255)
 """BGR."""
-_BRIGHT = 110
-"""Mean level the visible picture is brightened to, if it is darker."""
+_MEAN = 110
+"""Mean level to which a darker visible picture is brightened."""
 
 
 def check_picture(
     ir: NDArray[np.uint8], vi: NDArray[np.uint8], calibration: Calibration, caption: str
 ) -> NDArray[Any]:
-    """Both views side by side.
+    """Draw both views side by side.
 
     Args:
-        ir: infrared H×W uint8, as it comes.
+        ir: infrared H×W uint8, not aligned.
         vi: visible H×W or H×W×3 uint8.
         calibration: of the two.
         caption: a line below.
 
     Returns:
-        H×W×3 uint8 BGR. What infrared does not see is dimmed.
+        H×W×3 uint8 BGR. Pixels that infrared does not see are dimmed.
     """
     size = (vi.shape[1], vi.shape[0])
     aligner = Aligner(calibration)
-    heat, seen = aligner.warp(ir, size), aligner.seen((ir.shape[1], ir.shape[0]), size)
-    light = _brightened(luma(vi))
-    squares = np.where(_board(size) & seen, heat, light)
-    drawn = np.asarray(cv2.cvtColor(light, cv2.COLOR_GRAY2BGR), np.uint8)
+    warped, seen = aligner.warp(ir, size), aligner.seen((ir.shape[1], ir.shape[0]), size)
+    grey = _brightened(luma(vi))
+    squares = np.where(_board(size) & seen, warped, grey)
+    drawn = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), np.uint8)
     drawn[~seen] //= 3
     squares[~seen] //= 3
-    drawn[_outlines(heat, seen)] = _INK
+    drawn[_edges(warped, seen)] = _EDGE_COLOUR
     layout = Layout(tile_width=max(480, min(size[0], 960)))
     return contact_sheet(("Squares of infrared", "Infrared edges"), [Row((squares, drawn), caption)], layout)
 
 
 def _brightened(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Night made visible by a gamma."""
+    """A dark picture brightened by a gamma curve."""
     mean = max(float(grey.mean()), 1.0)
-    gamma = min(1.0, np.log(_BRIGHT / 255) / np.log(mean / 255)) if mean < 254 else 1.0
+    gamma = min(1.0, np.log(_MEAN / 255) / np.log(mean / 255)) if mean < 254 else 1.0
     table = np.rint(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
     return np.asarray(cv2.LUT(grey, table), np.uint8)
 
@@ -63,11 +63,11 @@ def _board(size: tuple[int, int]) -> NDArray[np.bool_]:
     return np.asarray((x // side + y // side) % 2 == 0)
 
 
-def _outlines(heat: NDArray[np.uint8], seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The strongest edges, thinned to a line."""
-    smooth = cv2.GaussianBlur(heat, (0, 0), 1.2)
+def _edges(image: NDArray[np.uint8], seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The strongest edges, one pixel wide."""
+    smooth = cv2.GaussianBlur(image, (0, 0), 1.2)
     across, down = (cv2.Sobel(smooth, cv2.CV_16S, *direction) for direction in ((1, 0), (0, 1)))
     inside = cv2.erode(seen.astype(np.uint8), np.ones((9, 9), np.uint8), borderValue=(0,)) > 0
     strength = (np.abs(across.astype(np.int32)) + np.abs(down.astype(np.int32)))[inside]
-    high = float(np.quantile(strength, 1 - _EDGES)) if strength.size else 255.0
+    high = float(np.quantile(strength, 1 - _EDGE_SHARE)) if strength.size else 255.0
     return np.asarray((cv2.Canny(across, down, max(high / 2, 1.0), max(high, 2.0)) > 0) & inside)

@@ -17,12 +17,12 @@ from ufuser.runtime.images import as_uint8
 _TITLE = "Click the same place left, then right | Z: undo | Enter: done | Esc: cancel"
 _GAP, _HEIGHT = 8, 720
 """Pixels between the pictures, and their height in the window."""
-_INKS = ((80, 200, 255), (120, 255, 120), (255, 160, 90), (220, 120, 255), (90, 255, 255))
+_COLOURS = ((80, 200, 255), (120, 255, 120), (255, 160, 90), (220, 120, 255), (90, 255, 255))
 _ENTER, _ESCAPE, _UNDO = (10, 13), 27, (ord("z"), ord("Z"), 8)
 
 
 def click_points(ir: NDArray[Any], vi: NDArray[Any]) -> tuple[Points, Points]:
-    """Let the user click.
+    """Let the user click point pairs.
 
     Returns:
         Visible and infrared pixels, (N, 2) each; a visible click without its partner is left out.
@@ -54,12 +54,12 @@ def click_points(ir: NDArray[Any], vi: NDArray[Any]) -> tuple[Points, Points]:
 
 
 class ClickBoard:
-    """Both pictures side by side, and what was clicked. Knows nothing of windows."""
+    """Both pictures side by side and the clicked points; independent of the window."""
 
     def __init__(self, ir: NDArray[Any], vi: NDArray[Any]) -> None:
         self._left, self._scale_vi = _panel(vi)
         self._right, self._scale_ir = _panel(ir)
-        self._begin = self._left.shape[1] + _GAP
+        self._ir_left = self._left.shape[1] + _GAP
         self._vi: list[tuple[float, float]] = []
         self._ir: list[tuple[float, float]] = []
 
@@ -70,18 +70,18 @@ class ClickBoard:
         wants_visible = len(self._vi) == len(self._ir)
         if wants_visible and 0 <= x < self._left.shape[1]:
             self._vi.append(_pixel(x, y, self._scale_vi))
-        elif not wants_visible and self._begin <= x < self._begin + self._right.shape[1]:
-            self._ir.append(_pixel(x - self._begin, y, self._scale_ir))
+        elif not wants_visible and self._ir_left <= x < self._ir_left + self._right.shape[1]:
+            self._ir.append(_pixel(x - self._ir_left, y, self._scale_ir))
 
     def undo(self) -> None:
-        """Take the last click back."""
+        """Remove the last click."""
         if len(self._vi) > len(self._ir):
             self._vi.pop()
         elif self._ir:
             self._ir.pop()
 
     def points(self) -> tuple[Points, Points]:
-        """Visible and infrared pixels of whole pairs, (N, 2) each."""
+        """Visible and infrared pixels of complete pairs, (N, 2) each."""
         count = len(self._ir)
         return (
             np.asarray(self._vi[:count], np.float64).reshape(-1, 2),
@@ -89,23 +89,23 @@ class ClickBoard:
         )
 
     def drawn(self) -> NDArray[np.uint8]:
-        """The window's picture."""
+        """The picture to show."""
         gap = np.full((_HEIGHT, _GAP, 3), 40, np.uint8)
         picture = np.hstack([self._left, gap, self._right])
-        for points, scale, shift in ((self._vi, self._scale_vi, 0), (self._ir, self._scale_ir, self._begin)):
+        for points, scale, left in ((self._vi, self._scale_vi, 0), (self._ir, self._scale_ir, self._ir_left)):
             for number, (x, y) in enumerate(points):
-                at = (round((x + 0.5) * scale) + shift, round((y + 0.5) * scale))
-                ink = _INKS[number % len(_INKS)]
-                cv2.drawMarker(picture, at, ink, cv2.MARKER_CROSS, 17, 1, cv2.LINE_AA)
+                at = (round((x + 0.5) * scale) + left, round((y + 0.5) * scale))
+                colour = _COLOURS[number % len(_COLOURS)]
+                cv2.drawMarker(picture, at, colour, cv2.MARKER_CROSS, 17, 1, cv2.LINE_AA)
                 place = (at[0] + 8, at[1] - 8)
                 cv2.putText(
-                    picture, str(number + 1), place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, ink, 1, cv2.LINE_AA
+                    picture, str(number + 1), place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA
                 )
         return picture
 
 
 def _panel(image: NDArray[Any]) -> tuple[NDArray[np.uint8], float]:
-    """A picture at the window's height, in colour, and its scale."""
+    """The picture at the window's height, BGR, and its scale."""
     level: NDArray[Any] = as_uint8(image)
     if level.ndim == 2:
         level = cv2.cvtColor(level, cv2.COLOR_GRAY2BGR)
@@ -115,5 +115,5 @@ def _panel(image: NDArray[Any]) -> tuple[NDArray[np.uint8], float]:
 
 
 def _pixel(x: int, y: int, scale: float) -> tuple[float, float]:
-    """A place in the panel in the picture's own pixels: centres at whole numbers."""
+    """Panel coordinates in the picture's own pixels, with centres at whole numbers."""
     return (x + 0.5) / scale - 0.5, (y + 0.5) / scale - 0.5

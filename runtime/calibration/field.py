@@ -1,4 +1,8 @@
-"""One smooth displacement that the scores of many patches agree on."""
+"""The smooth displacement that maximises the sum of the matching scores of many patches.
+
+Not a least-squares problem: scores are bounded and have several peaks. SciPy's trust-region methods ended farther from
+the truth than the damped Newton steps here.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,8 @@ from numpy.typing import NDArray
 from ufuser.runtime.alignment import Points, Size
 from ufuser.runtime.calibration.features import Floats
 
-_SOFT = (4.0, 2.0, 1.0, 0.5)
-"""Sigmas, in pixels, the scores are blurred with while the displacement closes in."""
+_BLURS = (4.0, 2.0, 1.0, 0.5)
+"""Sigmas, in pixels, of the blur of the scores, coarse to fine."""
 _TERMS = {1: 4, 2: 6, 3: 8, 4: 9}
 _AROUND = np.asarray(
     [[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1], [1, 1], [-1, -1], [1, -1], [-1, 1]], np.float64
@@ -22,32 +26,32 @@ _AROUND = np.asarray(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Field:
-    """A smooth displacement of the visible plane: what a small change of a calibration does."""
+    """A smooth displacement of the visible plane, as a small change of a calibration causes it."""
 
-    middle: NDArray[np.float64]
-    """Pixels: about where the lens bends."""
+    centre: NDArray[np.float64]
+    """Centre of the lens distortion, roughly; pixels."""
     size: Size
     degree: int
-    """What may move: 1 shift and turn and size, 2 affine, 3 homography, 4 also the lens."""
+    """1 translation, rotation and scale; 2 affine; 3 homography; 4 also the infrared lens's k1."""
 
     def basis(self, points: Points) -> NDArray[np.float64]:
-        """(N, 2, terms): displacement of each point by each term of size 1, in pixels at the picture's edge."""
+        """(N, 2, terms): displacement of each point by each term, one pixel at the left and right border."""
         scale = self.size[0] / 2
-        x, y = ((points - self.middle) / scale).T
+        x, y = ((points - self.centre) / scale).T
         zero, one = np.zeros_like(x), np.ones_like(x)
-        bent = x * x + y * y
-        across = [one, zero, x, -y, y, x, x * x, x * y, x * bent]
-        down = [zero, one, y, x, x, -y, x * y, y * y, y * bent]
+        square = x * x + y * y
+        across = [one, zero, x, -y, y, x, x * x, x * y, x * square]
+        down = [zero, one, y, x, x, -y, x * y, y * y, y * square]
         return np.stack([np.stack(across, axis=1), np.stack(down, axis=1)], axis=1)[
             :, :, : _TERMS[self.degree]
         ]
 
 
-def agreed(surfaces: Floats, basis: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The field's terms at which the sum of all scores is highest, found on ever sharper scores.
+def maximise(surfaces: Floats, basis: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The field's terms at which the sum of all scores is highest.
 
     Args:
-        surfaces: (N, side, side) scores of every patch at every displacement, none in the middle.
+        surfaces: (N, side, side) scores of every patch at every displacement; the middle is no displacement.
         basis: (N, 2, terms) displacement of the patches' centres by each term.
 
     Returns:
@@ -60,7 +64,7 @@ def agreed(surfaces: Floats, basis: NDArray[np.float64]) -> NDArray[np.float64]:
     def places(terms: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray((flat @ terms).reshape(-1, 2) + reach, np.float64)
 
-    for sigma in _SOFT:
+    for sigma in _BLURS:
         soft = _softened(surfaces, sigma)
         damping = 1e-3
         score = float(sampled(soft, places(values)).sum())
@@ -84,7 +88,7 @@ def agreed(surfaces: Floats, basis: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def sampled(surfaces: Floats, at: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each surface at its own places (..., N, 2), between the pixels; places beyond the border count as on it."""
+    """Each surface at its own place (..., N, 2), bilinear; places beyond the border are moved onto it."""
     side = surfaces.shape[1]
     inner = np.clip(at, 0, side - 1 - 1e-6)
     whole = inner.astype(np.intp)
@@ -98,15 +102,15 @@ def sampled(surfaces: Floats, at: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _softened(surfaces: Floats, sigma: float) -> Floats:
-    """All surfaces blurred at once: as products with the blur's matrix."""
+    """All surfaces blurred at once, by products with the blur's matrix."""
     single = np.eye(surfaces.shape[1], dtype=np.float32)
-    down = cv2.getGaussianKernel(round(8 * sigma + 1) | 1, sigma)  # as wide as GaussianBlur's own
+    down = cv2.getGaussianKernel(round(8 * sigma + 1) | 1, sigma)  # the width that GaussianBlur chooses
     blur = cv2.sepFilter2D(single, -1, np.ones(1), down, borderType=cv2.BORDER_REPLICATE)
     return np.asarray(blur @ surfaces @ blur.T, np.float32)
 
 
 def _shape(surfaces: Floats, at: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Slope (N, 2) and downward curvature (N, 2, 2) there, the latter made positive."""
+    """Slope (N, 2) and negated curvature (N, 2, 2), the latter made positive definite."""
     here, e, w, s, n, se, nw, ne, sw = sampled(surfaces, at + _AROUND[:, None])
     xx, yy, xy = 2 * here - e - w, 2 * here - s - n, (ne + sw - se - nw) / 4
     curve = np.stack([np.stack([xx, xy], axis=1), np.stack([xy, yy], axis=1)], axis=1)

@@ -1,4 +1,4 @@
-"""Point pairs → how the cameras lie to each other: a homography, and the infrared lens's bend where asked."""
+"""Point pairs → a homography and, optionally, the distortion of the infrared lens."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ufuser.runtime.errors import InputError
 
 FEWEST, FEWEST_FOR_LENS = 4, 8
 _ROUNDS = 5
-"""Of choosing the inliers anew and fitting to them."""
+"""Of selecting inliers and fitting to them."""
 _LOOSE = 0.01
-"""Of the largest singular value, the second smallest below which the points leave the homography open."""
+"""Second smallest singular value, relative to the largest, below which the points do not determine a homography."""
 _FLAT = 1e-4
-"""Share of the picture's size below which points count as lying on one line."""
+"""Spread, relative to the picture's size, below which points lie on one line."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Start:
-    """What is known beforehand."""
+    """Sizes and known lenses."""
 
     vi_size: Size
     ir_size: Size
@@ -39,12 +39,12 @@ class Start:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """What came out."""
+    """A fitted mapping."""
 
     homography: Matrix
     ir_lens: Lens | None
     distances: NDArray[np.float64]
-    """(N,) of all points, pixels of the infrared picture."""
+    """(N,) errors of all points, pixels of the infrared picture."""
     inliers: NDArray[np.bool_]
     """(N,)"""
 
@@ -100,7 +100,7 @@ def fit(start: Start, vi: Points, ir: Points, find_distortion: bool = False, rob
 
 
 def _require_determined(vi: Points, ir: Points) -> None:
-    """Raise InputError if more than one homography goes through the points: of four, three may not be in line."""
+    """Raise InputError if several homographies fit the points, as where three of four lie on one line."""
     (x, y), (u, v) = (((p - p.mean(axis=0)) / np.sqrt(p.var(axis=0).mean())).T for p in (vi, ir))
     one, zero = np.ones_like(x), np.zeros_like(x)
     equations = np.vstack(
@@ -112,13 +112,13 @@ def _require_determined(vi: Points, ir: Points) -> None:
     values = np.linalg.svd(equations, compute_uv=False)
     if values[7] < _LOOSE * values[0]:
         raise InputError(
-            "the points do not tell where the rest of the picture lies: expected at least four apart from each "
-            "other, no three of them in line"
+            "the points do not determine the rest of the picture: expected at least four apart from each other, no "
+            "three of them on one line"
         )
 
 
 def _require_possible(homography: Matrix, size: Size) -> None:
-    """Raise InputError for what no two cameras looking the same way can see: most likely clicks in another order."""
+    """Raise InputError if the homography mirrors or folds the picture, as clicks in another order do."""
     width, height = size
     corners = np.asarray([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], np.float64)
     matrix = homography / homography[2, 2]
@@ -130,7 +130,7 @@ def _require_possible(homography: Matrix, size: Size) -> None:
 
 
 def nominal_lens(size: Size) -> Lens:
-    """A lens of no distortion about the picture's middle; 50 degrees across, which only names k1's unit."""
+    """A lens without distortion, centred. Its 50 degrees across only set the unit of k1."""
     focal = size[0] / 2 / np.tan(np.radians(25))
     matrix = [[focal, 0, (size[0] - 1) / 2], [0, focal, (size[1] - 1) / 2], [0, 0, 1]]
     return Lens(np.asarray(matrix, np.float64), np.zeros(5))
@@ -143,7 +143,7 @@ class _Model:
     find_distortion: bool
 
     def fitted(self, ideal_vi: Points, ir: Points) -> _Model:
-        """The model of the least squared distances, found from this one."""
+        """The least-squares model, started from this one."""
         eight = (self.homography / self.homography[2, 2]).ravel()[:8]
         first = np.append(eight, self.lens.distortion[0]) if self.lens and self.find_distortion else eight
         found = _least_squares()(
@@ -155,7 +155,7 @@ class _Model:
         return self._with(found.x)
 
     def _with(self, values: NDArray[np.float64]) -> _Model:
-        """The model of eight entries of the homography and, if sought, k1."""
+        """The model of the homography's first eight entries and, with `find_distortion`, k1."""
         lens = self.lens
         if lens is not None and self.find_distortion:
             lens = Lens(lens.matrix, np.concatenate([values[8:], lens.distortion[1:]]))

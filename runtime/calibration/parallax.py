@@ -1,4 +1,4 @@
-"""What a single homography leaves: two cameras side by side see near things shifted."""
+"""Parallax that a single homography leaves between two cameras side by side."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ DISTANCES = (1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0)
 
 
 def parallax(focal: float, baseline: float, distance: float, met: float) -> float:
-    """Pixels by which the pictures of something are apart: f·B·|1/Z − 1/Z0|.
+    """Pixels between the two pictures of an object: f·B·|1/Z − 1/Z0|.
 
     Args:
         focal: pixels.
         baseline: metres between the cameras.
-        distance: metres of the thing.
-        met: metres where the pictures meet; infinite is allowed.
+        distance: of the object, metres.
+        met: distance at which the pictures meet, metres; may be infinite.
     """
     return focal * baseline * abs(1 / distance - 1 / met)
 
 
 def table(focal: float, baseline: float, met: float, distances: Sequence[float] = DISTANCES) -> str:
-    """The parallax over the distances, two lines."""
+    """Two lines: the distances, and the parallax at each."""
     wanted = sorted({*distances, met} - {math.inf})
     cells = [(f"{z:g} m", f"{parallax(focal, baseline, z, met):.1f} px") for z in wanted]
     widths = [max(map(len, cell)) for cell in cells]

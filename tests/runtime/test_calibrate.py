@@ -19,7 +19,8 @@ from ufuser.runtime.calibration.fit import Start, fit
 from ufuser.runtime.calibration.offset import Recording, find_offset
 from ufuser.runtime.calibration.parallax import parallax, table
 from ufuser.runtime.calibration.points import read_points
-from ufuser.runtime.calibration.refine import left_over, refine, rough_start
+from ufuser.runtime.calibration.refine import left_over, refine
+from ufuser.runtime.calibration.search import rough_start
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.pairing import Side
@@ -280,7 +281,7 @@ def test_a_board_that_is_not_there() -> None:
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [((2, 5, 0.04), "--board 2x5"), ((8, 5, 0.0), "--spacing 0"), ((8, 5, 0.04, "dots"), "--pattern dots")],
+    [((2, 5, 0.04), "board=.2x5"), ((8, 5, 0.0), "spacing=0"), ((8, 5, 0.04, "dots"), "pattern=.dots")],
 )
 def test_boards_that_cannot_be(values: tuple[int, int, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -423,7 +424,7 @@ def test_nothing_that_moves_gives_no_offset() -> None:
             recording.push(Frame(rng.normal(100, 2, (120, 160)).astype(np.uint8), k / 25, k, "still"))
         sides.append(recording)
     with pytest.raises(
-        InputError, match=r"agrees by -?0\.\d\d only: expected a recording of some ten seconds"
+        InputError, match=r"agrees by -?0\.\d\d only: expected a recording of about ten seconds"
     ):
         find_offset(*sides)
 

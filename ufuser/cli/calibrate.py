@@ -19,7 +19,8 @@ from ufuser.runtime.calibration.grab import Wish, grab_frames, grab_pairs
 from ufuser.runtime.calibration.offset import Recording, find_offset
 from ufuser.runtime.calibration.parallax import table
 from ufuser.runtime.calibration.points import read_points, require_inside
-from ufuser.runtime.calibration.refine import left_over, refine, rough_start
+from ufuser.runtime.calibration.refine import left_over, refine
+from ufuser.runtime.calibration.search import rough_start
 from ufuser.runtime.command import Parser
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable

@@ -17,6 +17,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from ufuser.cli.inputs import Inputs, frames_left, open_inputs
+from ufuser.cli.medical import arrange
 from ufuser.cli.options import add_flags, open_fuser, options_of
 from ufuser.runtime.color import luma
 from ufuser.runtime.command import Parser
@@ -24,7 +25,6 @@ from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame, FusedFrame
 from ufuser.runtime.fuser import Fuser
 from ufuser.runtime.images import depth_kept
-from ufuser.runtime.medical import arrange
 from ufuser.runtime.options import FuserOptions
 from ufuser.runtime.progress import Progress
 from ufuser.runtime.sinks import FolderSink, ImageSink, Sink, VideoSink, finished

@@ -257,8 +257,8 @@ SIM = ("--ir", "sim://thermal?size=64x64", "--vi", "sim://visible?size=64x64")
         ("1,1,1,1\n9,1,9,1\n1,9,1,900", "infrared point (1, 900) lies outside of 320x240"),
         ("1,1,1,1\n9,1,9,1\n1,9,1,x", "line 3: ['1', '9', '1', 'x'] is not four numbers"),
         (f"1,1,1,{'9' * 200_000}", "p.csv is not a table of points"),
-        ("1,1,1,1\n1,1,1,1\n200,1,200,1\n50,200,50,200", "do not tell where the rest of the picture lies"),
-        ("1,1,1,1\n90,1,90,1\n200,1,200,1\n50,200,50,200", "do not tell where the rest of the picture lies"),
+        ("1,1,1,1\n1,1,1,1\n200,1,200,1\n50,200,50,200", "do not determine the rest of the picture"),
+        ("1,1,1,1\n90,1,90,1\n200,1,200,1\n50,200,50,200", "do not determine the rest of the picture"),
         # Clicked in another order; the infrared picture upside down in a mirror.
         ("9,9,9,9\n300,9,9,220\n300,220,300,9\n9,220,300,220", "mirror, fold or flatten the picture"),
         ("9,9,9,220\n300,9,300,220\n300,220,300,9\n9,220,9,9\n99,99,99,130", "mirror, fold or flatten"),
@@ -308,7 +308,7 @@ def test_points_that_will_not_do(
         (("offset", *SIM, "--out", "c.json"), "expected --calibration too"),
         (("offset", *SIM, "--calibration", "text.json", "--out", "c.json"), "text.json is not JSON"),
         (("offset", *SIM, "--seconds", -1), "--seconds -1: expected more than 0"),
-        (("offset", *SIM, "--seconds", 0.5), "different frames: expected a recording of some ten seconds"),
+        (("offset", *SIM, "--seconds", 0.5), "different frames: expected a recording of about ten seconds"),
         (("offset", "--ir", "v4l2:///dev/gone", "--vi", SIM[3]), "/dev/gone"),
         (("guess",), "invalid choice: 'guess'"),
         (("check", *LOOK), "the following arguments are required: --calibration, --out"),
@@ -367,7 +367,9 @@ def test_pictures_of_other_sizes_are_refused(tmp_path: Path, quick_command: Comm
 def test_a_board_held_always_alike_is_refused(tmp_path: Path, quick_command: Command) -> None:
     """It fits to a tenth of a pixel, whatever the focal length."""
     write(tmp_path, board(6, tilt=0.02))
-    refused(quick_command, tmp_path, (*BOARD, "--out", "c.json"), "the board was held alike in all pairs")
+    refused(
+        quick_command, tmp_path, (*BOARD, "--out", "c.json"), "the board has the same tilt in all 6 pairs"
+    )
 
 
 def refused(quick_command: Command, folder: Path, args: tuple[object, ...], message: str) -> None:

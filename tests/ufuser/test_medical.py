@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
+from ufuser.cli.medical import arrange, has_colour
 from ufuser.runtime.color import luma
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.images import read_image, write_image
-from ufuser.runtime.medical import arrange, has_colour
 from ufuser.runtime.sinks import VideoSink
 
 Command = Callable[..., Any]
