@@ -96,27 +96,31 @@ def _command_as_markdown(parser: argparse.ArgumentParser) -> str:
 
 def struct_as_markdown(struct: type) -> str:
     """A table of the keys of a struct or dataclass and of those inside it: name, type, default, meaning."""
-    tables = []
-    waiting, seen = [("", struct)], {struct}
+    tables: dict[type, list[str]] = {}
+    titles: dict[type, list[str]] = {struct: []}
+    waiting = [struct]
     while waiting:
-        title, kind = waiting.pop(0)
-        rows = []
+        kind = waiting.pop(0)
         notes = _field_notes(kind)
+        rows = []
         for field in msgspec.inspect.type_info(kind).fields:
-            inner = [k for k in _structs(field.type) if k not in seen]
-            seen.update(inner)
-            waiting += [(field.encode_name, k) for k in inner]
+            for inner in _structs(field.type):
+                waiting += [inner] if inner not in titles else []
+                titles.setdefault(inner, []).append(_code(field.encode_name))
             metadata = _metadata(field.type)
             description = metadata.get("description", "") or notes.get(field.name, "")
             default = "required" if field.required else _text(metadata.get("default", "")) or _default(field)
             rows.append(
                 f"| {_code(field.encode_name)} | {_type(field.type)} | {default} | {_text(description)} |"
             )
-        about = inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0]
-        if title:
-            tables.append(f"**{_code(title)}** {_text(about)}")
-        tables.append("\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows]))
-    return "\n\n".join(tables) + "\n"
+        tables[kind] = ["| key | type | default | meaning |", "|---|---|---|---|", *rows]
+    parts = []
+    for kind, lines in tables.items():
+        if titles[kind]:
+            about = inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0]
+            parts.append(f"**{', '.join(dict.fromkeys(titles[kind]))}**: {_text(about)}")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
 
 
 def _field_notes(kind: type) -> dict[str, str]:
@@ -189,8 +193,7 @@ def _type(kind: msgspec.inspect.Type) -> str:
         items = [_type(part) for part in kind.item_types]
         if len(set(items)) > 1:
             return f"[{', '.join(items)}]"
-        item = PLURALS.get(items[0], f"({items[0]})")
-        return f"{len(items)} {item}"
+        return f"{len(items)} {PLURALS.get(items[0], f'× {items[0]}')}"
     if hasattr(kind, "item_type"):
         item = _type(kind.item_type)
         return f"list of {PLURALS.get(item, item)}"

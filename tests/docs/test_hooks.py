@@ -35,7 +35,7 @@ def test_a_struct_becomes_a_table(hook: Hook) -> None:
     assert "| <code>steps</code> | integer ≥ 1 | required | How many. |" in text
     assert "| <code>mode</code> | <code>a</code> or <code>b</code> | <code>a</code> |" in text
     assert "| <code>sizes</code> | 2 integers or null | none | height and width |" in text
-    assert "**<code>inner</code>** An inner table." in text
+    assert "**<code>inner</code>**: An inner table." in text
     assert "| <code>rate</code> | number | <code>0.5</code> | Of the drops. |" in text
 
 
