@@ -17,7 +17,7 @@ ROOMS: dict[str, set[str]] = {
     "train": {"runtime"},
     "export": {"train", "runtime"},
     "benchmarks": {"train", "runtime", "export", "simulation"},
-    "ufuser": {"benchmarks", "export", "runtime", "simulation", "train"},
+    "ufuser": {"benchmarks", "export", "runtime", "train"},
 }
 
 ENTRY_POINTS = ("ufuser.sources", "ufuser.sinks")
