@@ -129,17 +129,22 @@ def with_flag(error: InputError, options: Mapping[str, Any]) -> str:
     """The message of an error with the flag in place of the argument: `--sync x: expected …`.
 
     Args:
-        error: names an argument of the library, or none.
+        error: may be about an argument of the library, and mention others in backticks.
         options: the parsed command line, by name. Arguments that are no options stay as they are.
     """
-    name, message = error.argument, str(error)
+    message = re.sub(r"`(\w+)`", lambda m: _flag(m[1]) if m[1] in options else m[0], str(error))
+    name = error.argument
     if name is None or name not in options:
         return message
-    flag = f"--{name.replace('_', '-')}"
+    flag = _flag(name)
     text = re.match(rf"{name}=(['\"])(.*?)\1(?=[:, ])", message)
     if text:
         return f"{flag} {text[2]}{message[text.end() :]}"
     return re.sub(rf"^{name}(=?)", lambda m: f"{flag} " if m[1] else flag, message)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _quiet_libraries() -> None:

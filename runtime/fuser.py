@@ -102,8 +102,7 @@ class Fuser:
         height, width = vi.shape[:2]
         if ir.shape[:2] != (height, width):
             raise InputError(
-                f"infrared is {ir.shape[1]}x{ir.shape[0]}, visible is {width}x{height}: expected the same size "
-                f"(--resize scales infrared to visible)"
+                f"infrared is {ir.shape[1]}x{ir.shape[0]}, visible is {width}x{height}: expected the same size"
             )
         down, right = -height % self._multiple, -width % self._multiple
         grey_ir, grey_vi = luma(ir), luma(vi)

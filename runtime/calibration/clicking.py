@@ -30,7 +30,7 @@ def click_points(ir: NDArray[Any], vi: NDArray[Any]) -> tuple[Points, Points]:
     Raises:
         InputError: no screen, an OpenCV without windows, or cancelled.
     """
-    advice = "give the points with --points FILE"
+    advice = "give the points as a file (`points`)"
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise InputError(f"there is no screen to click on (DISPLAY is not set): {advice}")
     try:

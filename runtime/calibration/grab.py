@@ -39,9 +39,9 @@ class Wish:
 
     def __post_init__(self) -> None:
         if not 1 <= self.pairs <= 1000:
-            raise InputError(f"--pairs {self.pairs}: expected 1 to 1000")
+            raise InputError(f"pairs={self.pairs}: expected 1 to 1000", "pairs")
         if not 0 < self.seconds <= 3600:
-            raise InputError(f"--seconds {self.seconds:g}: expected more than 0, up to 3600")
+            raise InputError(f"seconds={self.seconds:g}: expected more than 0, up to 3600", "seconds")
 
 
 def grab_pairs(ir: str, vi: str, wish: Wish, offset: float = 0.0) -> list[tuple[Any, Any]]:
@@ -62,9 +62,7 @@ def grab_pairs(ir: str, vi: str, wish: Wish, offset: float = 0.0) -> list[tuple[
 def _grabbed(ir: str, vi: str, wish: Wish, offset: float) -> list[tuple[Any, Any]]:
     kinds = kind_of(ir), kind_of(vi)
     if kinds[0] != kinds[1] and set(kinds) <= {"image", "folder", "video"}:
-        raise InputError(
-            f"--ir {ir} is of kind {kinds[0]}, --vi {vi} of kind {kinds[1]}: expected the same kind"
-        )
+        raise InputError(f"{ir} is of kind {kinds[0]}, {vi} of kind {kinds[1]}: expected the same kind")
     if set(kinds) <= {"image", "folder"}:
         return [_toned(a, b) for a, b in _files(_path(ir), _path(vi), kinds[0])]
     return _chosen(_frames(ir, vi, wish.seconds), wish, offset)
@@ -77,16 +75,16 @@ def grab_frames(ir: str, vi: str, seconds: float) -> Iterator[tuple[Side, Frame]
         InputError: a side cannot be read, or has no time (pictures, folders).
     """
     _require_different(ir, vi)
-    for name, side in ((ir, "--ir"), (vi, "--vi")):
+    for name in (ir, vi):
         if kind_of(name) in ("image", "folder"):
-            raise InputError(f"{side} {name} has no time of its own: expected a video or a camera")
+            raise InputError(f"{name} has no time of its own: expected a video or a camera")
     return _frames(ir, vi, seconds)
 
 
 def _require_different(ir: str, vi: str) -> None:
     """Raise InputError if both sources are the same."""
     if ir == vi or os.path.realpath(_path(ir)) == os.path.realpath(_path(vi)):
-        raise InputError(f"--ir {uris.mask(ir)} and --vi {uris.mask(vi)} are the same: expected two cameras")
+        raise InputError(f"{uris.mask(ir)} and {uris.mask(vi)} are the same: expected two cameras")
 
 
 def _path(text: str) -> str:

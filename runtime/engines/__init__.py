@@ -121,9 +121,11 @@ def open_engine(
     if name == AUTO:
         name = fastest_installed(model)
     if cpu_precision != "fp32" and name != "openvino":
-        raise InputError(f"CPU precision {cpu_precision} is OpenVINO's: {name} computes a graph as it is")
+        raise InputError(
+            f"cpu_precision={cpu_precision!r}: only OpenVINO has it, not {name}", "cpu_precision"
+        )
     if name in ENGINES and name != "tensorrt" and model.suffix == ".engine":
-        raise InputError(f"{model} is a TensorRT engine, which {name} can't load: expected --engine tensorrt")
+        raise InputError(f"engine={name!r}: {model} is a TensorRT engine, expected tensorrt", "engine")
     if name.startswith("onnxruntime") and name in ENGINES:
         from ufuser.runtime.engines.onnxruntime import PROVIDERS, OnnxRuntimeEngine
 

@@ -89,7 +89,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not path.exists():
             raise InputError(
                 f"{engine} has no manifest {path.name} beside it: expected both as `ufuser build` writes them "
-                f"(for an engine of trtexec it writes one with --adopt)"
+                f"(`ufuser build --adopt` writes one for an engine of trtexec)"
             )
         try:
             return load_json(path, cls)

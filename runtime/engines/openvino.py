@@ -122,11 +122,12 @@ class OpenVinoEngine:
 
     def _supported(self, precision: str) -> str:
         if precision not in _HINTS:
-            raise InputError(f"CPU precision '{precision}': expected {' or '.join(_HINTS)}")
+            raise InputError(f"cpu_precision={precision!r}: expected {' or '.join(_HINTS)}", "cpu_precision")
         capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "bf16" and "BF16" not in capabilities:
             raise InputError(
-                "this CPU has no bfloat16 arithmetic (AVX-512 BF16 or AMX): expected --cpu-precision fp32"
+                "cpu_precision='bf16': this CPU has no bfloat16 arithmetic (AVX-512 BF16 or AMX), expected fp32",
+                "cpu_precision",
             )
         return precision
 

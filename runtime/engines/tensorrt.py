@@ -111,7 +111,7 @@ class _Session:
         if context is None:
             raise InputError(
                 f"the GPU does not have the {engine.device_memory_size_v2 >> 20} MiB that {path} needs "
-                f"({self._log.last()}): rebuild it with a smaller largest shape (--max)"
+                f"({self._log.last()}): rebuild it with a smaller largest shape"
             )
         driver = device.driver
         # The context keeps the engine alive, but neither the runtime nor its logger.

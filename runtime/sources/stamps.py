@@ -14,7 +14,7 @@ _JUMP = 1.0
 class StampMap:
     """Maps relative stamps by the smallest (arrival − stamp) seen lately: the frame least delayed on its way.
 
-    What remains is that smallest delay itself, a constant, which `--ir-offset` or `--vi-offset` takes off.
+    What remains is that smallest delay itself, a constant, which the options `ir_offset` and `vi_offset` subtract.
     """
 
     def __init__(self) -> None:

@@ -99,7 +99,7 @@ class Server:
     def __init__(self, host: str, port: int, access: Access, limits: Limits | None = None) -> None:
         if not is_loopback(host) and not access.token:
             raise InputError(
-                f"{host}:{port} can be reached by others: expected --token SECRET with it, or an address such as "
+                f"{host}:{port} can be reached by others: expected `token` with it, or an address such as "
                 f"{LOOPBACK}"
             )
         self.metrics = _metrics_module()

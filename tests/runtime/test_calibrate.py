@@ -200,7 +200,7 @@ def test_clicking_without_a_screen_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setattr("sys.platform", "linux")
-    with pytest.raises(InputError, match=r"no screen to click on .* --points FILE"):
+    with pytest.raises(InputError, match=r"no screen to click on .*`points`"):
         click_points(np.zeros((48, 64), np.uint8), np.zeros((48, 64), np.uint8))
 
 

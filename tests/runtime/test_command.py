@@ -47,6 +47,7 @@ def raising(error: BaseException) -> Run:
          "--max-skew -1: expected 0 or more"),
         ("expected a or b", "sync", "sync: expected a or b", "--sync: expected a or b"),
         ("expected a or b", "other", "other: expected a or b", "other: expected a or b"),
+        ("expected `max_skew` or `x`", None, "expected `max_skew` or `x`", "expected --max-skew or `x`"),
         ("no file sync", None, "no file sync", "no file sync"),
     ],
 )  # fmt: skip

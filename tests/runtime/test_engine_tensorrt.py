@@ -434,7 +434,7 @@ def test_threads_are_no_matter_of_a_gpu(double: SimpleNamespace, make_engine: Ma
 
 
 def test_an_engine_file_goes_to_tensorrt_only(make_engine: MakeEngine) -> None:
-    with pytest.raises(InputError, match="is a TensorRT engine, which onnxruntime can't load"):
+    with pytest.raises(InputError, match="is a TensorRT engine, expected tensorrt"):
         Fuser.open(make_engine())
 
 

@@ -304,7 +304,7 @@ def test_points_that_will_not_do(
         (("check", *LOOK, "--calibration", "other.json", "--out", "c.png"), "other.json is not a calibration"),
         (("check", *LOOK, "--calibration", "wide.json", "--out", "c.png"), "infrared is 320x240, but was calibrated"),
         (("check", *LOOK, "--calibration", "far.json", "--out", "c.png"), "both cameras see too little of the same"),
-        (("offset", *LOOK), "--ir ir/0.png has no time of its own: expected a video or a camera"),
+        (("offset", *LOOK), "ir/0.png has no time of its own: expected a video or a camera"),
         (("offset", *SIM, "--out", "c.json"), "expected --calibration too"),
         (("offset", *SIM, "--calibration", "text.json", "--out", "c.json"), "text.json is not JSON"),
         (("offset", *SIM, "--seconds", -1), "--seconds -1: expected more than 0"),

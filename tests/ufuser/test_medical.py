@@ -89,7 +89,7 @@ def test_the_coloured_picture_takes_the_visible_part_on_whichever_side_it_is() -
 def test_two_coloured_or_unequal_pictures_are_refused() -> None:
     with pytest.raises(InputError, match="both pictures have colour"):
         arrange(pet(), pet())
-    with pytest.raises(InputError, match=r"--ir is 96x96, --vi is 48x96.*--resize"):
+    with pytest.raises(InputError, match="the pictures are 96x96 and 48x96: expected the same size"):
         arrange(mri(), pet()[:, :48])
 
 
@@ -166,7 +166,7 @@ def test_raw_counts_are_noted_on_either_side(scans: Path, quick_command: Command
         (["--vi", "pet.png", "--task", "medical"], "both pictures have colour"),
         (
             ["--vi", "mri.png", "--task", "medicine"],
-            "unknown task 'medicine': expected infrared-visible or medical",
+            "--task medicine: expected one of infrared-visible, medical",
         ),
         (["--vi", "gone.png", "--task", "medical"], "gone.png"),
     ],

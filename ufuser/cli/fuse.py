@@ -226,26 +226,37 @@ class _Work:
                 self._note(f"{ended} ended after {_count(fused)}: {_count(left)} of {other} left unfused")
 
     def _fuse(self, ir: Frame, vi: Frame) -> NDArray[Any]:
-        heat, light = ir.image, luma(vi.image) if self._options.grey and not self._medical else vi.image
-        height, width = light.shape[:2]
-        if self._options.resize and heat.shape[:2] != (height, width):
-            shrinks = heat.shape[0] * heat.shape[1] > height * width
-            heat = cv2.resize(
-                heat, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-            )
-        began = time.perf_counter()
+        options = self._options
         try:
+            first, second = self._of_one_size(ir.image, vi.image), vi.image
+            began = time.perf_counter()
             if self._medical:
-                heat, light = arrange(heat, light)
-                light = luma(light) if self._options.grey else light
-            fused = self._fuser.fuse(heat, light, stretch=self._options.stretch)
+                first, second = arrange(first, second)
+            if options.grey:
+                second = luma(second)
+            fused = self._fuser.fuse(first, second, stretch=options.stretch)
         except InputError as e:
             if self._inputs.kind == "folder":
                 raise InputError(f"{Path(vi.source).name}: {e}") from None
             raise
         self.durations.append(time.perf_counter() - began)
-        self.sizes.add((width, height))
+        self.sizes.add((fused.shape[1], fused.shape[0]))
         return fused
+
+    def _of_one_size(self, ir: NDArray[Any], vi: NDArray[Any]) -> NDArray[Any]:
+        """Infrared at the visible picture's size. Raises InputError where it may not be scaled."""
+        size, wanted = (ir.shape[1], ir.shape[0]), (vi.shape[1], vi.shape[0])
+        if size == wanted:
+            return ir
+        if not self._options.resize:
+            raise InputError(
+                f"--ir is {size[0]}x{size[1]}, --vi is {wanted[0]}x{wanted[1]}: expected the same size "
+                f"(--resize scales --ir)"
+            )
+        shrinks = size[0] * size[1] > wanted[0] * wanted[1]
+        return np.asarray(
+            cv2.resize(ir, wanted, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        )
 
     def _note(self, text: str) -> None:
         self.notes.append(text)

@@ -327,5 +327,5 @@ def test_addresses() -> None:
         False,
     ]
     for host in ("0.0.0.0", "::"):
-        with pytest.raises(InputError, match="can be reached by others: expected --token"):
+        with pytest.raises(InputError, match="can be reached by others: expected `token`"):
             Server(host, 0, Access())
