@@ -295,7 +295,7 @@ def test_sizes_that_differ_in_a_folder_name_the_file(
     done = quick_command("fuse", "--ir", "ir", "--vi", "vi", "--out", "out", "--model", max_model)
     assert done.returncode == 2
     error = done.stderr.splitlines()[-1]
-    assert "c.jpg: infrared is 56x40, visible is 80x80" in error
+    assert "c.jpg: the picture of --ir is 56x40, that of --vi 80x80" in error
     assert "--resize" in error
 
 

@@ -136,7 +136,7 @@ def test_a_smaller_pet_is_scaled_to_the_mri(scans: Path, quick_command: Command,
     words = ("fuse", "--ir", "small.png", "--vi", "mri.png", "--out", "out.png", "--task", "medical")
     refused = quick_command(*words, "--model", max_model)
     assert refused.returncode == 2
-    assert "--ir is 48x48, --vi is 96x96" in refused.stderr
+    assert "the picture of --ir is 48x48, that of --vi 96x96" in refused.stderr
     assert quick_command(*words, "--model", max_model, "--resize").returncode == 0
     assert read_image(scans / "out.png").shape == (SIZE, SIZE, 3)
 

@@ -250,8 +250,8 @@ class _Work:
             return ir
         if not self._options.resize:
             raise InputError(
-                f"--ir is {size[0]}x{size[1]}, --vi is {wanted[0]}x{wanted[1]}: expected the same size "
-                f"(--resize scales --ir)"
+                f"the picture of --ir is {size[0]}x{size[1]}, that of --vi {wanted[0]}x{wanted[1]}: expected the same "
+                f"size (--resize scales the first)"
             )
         shrinks = size[0] * size[1] > wanted[0] * wanted[1]
         return np.asarray(
