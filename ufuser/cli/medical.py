@@ -48,10 +48,7 @@ def arrange(ir: NDArray[Any], vi: NDArray[Any]) -> tuple[NDArray[Any], NDArray[A
     """
     if ir.shape[:2] != vi.shape[:2]:
         sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (ir, vi)]
-        raise InputError(
-            f"--ir is {sizes[0]}, --vi is {sizes[1]}: expected the same size (--resize scales the picture of "
-            f"--ir to that of --vi)"
-        )
+        raise InputError(f"the pictures are {sizes[0]} and {sizes[1]}: expected the same size")
     ir_colour, vi_colour = has_colour(ir), has_colour(vi)
     if ir_colour and vi_colour:
         raise InputError(
