@@ -88,9 +88,10 @@ class Encoder:
         self._target, self._codec, self._rate = target, codec, rate
         self._grey, self._shape = image.ndim == 2, image.shape[:2]
         self._last = -1
-        self.packets = self.bytes = 0
-        """What has been handed to the container."""
         self.frames = 0
+        """Frames given to `write`."""
+        self._packets = self._bytes = 0
+        self._broken = False
         try:
             self._container: Any = self._av.open(
                 target, "w", format=container, options=dict(options or {}), timeout=timeout
@@ -151,9 +152,10 @@ class Encoder:
         """Encode a frame, or with None what the encoder still holds."""
         try:
             for packet in self._stream.encode(frame):
-                self.packets, self.bytes = self.packets + 1, self.bytes + packet.size
+                self._packets, self._bytes = self._packets + 1, self._bytes + packet.size
                 self._container.mux(packet)
         except (OSError, ValueError, self._av.FFmpegError) as e:
+            self._broken = True
             raise self._failed(e) from None
 
     def _picture(self, image: NDArray[Any]) -> Any:
@@ -168,13 +170,19 @@ class Encoder:
     def close(self) -> None:
         """Write what the encoder still holds, end the file, and check its size.
 
-        Raises EncoderError if anything of it is missing. The file is closed in any case; a second call does nothing.
+        Does nothing more than `abort` after a write has failed, and nothing at all after the first call.
+
+        Raises:
+            EncoderError: anything is missing. The file is closed in any case.
         """
         if self._container is None:
             return
+        if self._broken:
+            self.abort()
+            return
         try:
             self._encode(None)
-        except BaseException:
+        except EncoderError:
             self.abort()
             raise
         container, self._container = self._container, None
@@ -182,11 +190,11 @@ class Encoder:
             container.close()
         except (OSError, ValueError, self._av.FFmpegError) as e:
             raise self._failed(e) from None
-        if self.packets != self.frames:
-            raise EncoderError(f"{self.packets} of {self.frames} frames were encoded")
+        if self._packets != self.frames:
+            raise EncoderError(f"{self._packets} of {self.frames} frames were encoded")
         path = Path(self._target)
-        if path.is_file() and path.stat().st_size < self.bytes:
-            raise EncoderError(f"{path.stat().st_size} of {self.bytes} bytes are in the file")
+        if path.is_file() and path.stat().st_size < self._bytes:
+            raise EncoderError(f"{path.stat().st_size} of {self._bytes} bytes are in the file")
 
     def abort(self) -> None:
         """Close the file or connection without its end."""

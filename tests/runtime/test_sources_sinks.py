@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
+import stat
 import struct
 import sys
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +25,7 @@ from ufuser.runtime.frame import Frame
 from ufuser.runtime.images import as_float, depth_kept, read_grey, read_image, write_image
 from ufuser.runtime.sinks import FolderSink, ImageSink, VideoSink
 from ufuser.runtime.sources import Cameras, ImagesSource, VideoSource, frames, open_source, pictures_in
-from ufuser.runtime.video import yuv420
+from ufuser.runtime.video import Encoder, yuv420
 from ufuser.simulation.source import SimSource
 
 
@@ -293,6 +297,100 @@ def test_failure_leaves_nothing_and_keeps_the_old(tmp_path: Path, suffix: str) -
         fail()
     assert os.listdir(tmp_path) == [path.name]
     assert path.read_bytes() == b"an older video"
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """No file may grow beyond 30 kB: a write behind it fails, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))  # Python ignores the signal
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+@pytest.mark.usefixtures("small_disk")
+def test_a_full_disk_is_an_error_and_the_older_video_stays(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(b"an older video")
+    with pytest.raises(InputError, match=rf"cannot write .*x\{suffix}: File too large"):
+        _write(path, [picture((48, 64, 3), seed) for seed in range(60)])
+    assert os.listdir(tmp_path) == [path.name]
+    assert path.read_bytes() == b"an older video"
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_a_video_that_lost_its_frames_is_not_published(tmp_path: Path, suffix: str) -> None:
+    """A file system that loses data without an error."""
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(b"an older video")
+    sink = VideoSink(path, 25)
+    for number in range(20):
+        sink.write(frame(picture((48, 64, 3), number), number))
+    (unfinished,) = set(tmp_path.iterdir()) - {path}
+    finish = Encoder.close
+
+    def finish_and_lose(encoder: Encoder) -> None:
+        finish(encoder)
+        os.truncate(unfinished, unfinished.stat().st_size * 2 // 3)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Encoder, "close", finish_and_lose)
+        with pytest.raises(InputError, match=r"frames are in the file|cannot be read again"):
+            sink.close()
+    assert os.listdir(tmp_path) == [path.name]
+    assert path.read_bytes() == b"an older video"
+
+
+def test_a_published_file_is_on_the_disk_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power cut there is the old file or the new one, but no empty one."""
+    done: list[str] = []
+
+    def recorded(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(first: Any, *rest: Any) -> Any:
+            if isinstance(first, int):
+                kind = "folder" if stat.S_ISDIR(os.fstat(first).st_mode) else "file"
+                size = os.fstat(first).st_size if kind == "file" else 0
+                done.append(f"{name} {kind}" + (" (empty)" if kind == "file" and not size else ""))
+            else:
+                done.append(name)
+            return call(first, *rest)
+
+        return run
+
+    monkeypatch.setattr(os, "fsync", recorded("fsync", os.fsync))
+    monkeypatch.setattr(os, "replace", recorded("replace", os.replace))
+    whole = ["fsync file", "replace", "fsync folder"]
+    write_bytes(tmp_path / "calibration.json", b"{}")
+    assert done == whole
+    done.clear()
+    _write(tmp_path / "x.mkv", [picture((32, 48, 3))])
+    assert done == whole
+    done.clear()
+    with FolderSink(tmp_path / "pictures") as sink:
+        for number in range(3):
+            sink.write(frame(picture((20, 30)), number))
+    assert done == ["fsync file", "replace"] * 3 + ["fsync folder"], "the folder once, at the end"
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EIO])
+def test_a_folder_that_cannot_be_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """Network shares that cannot do it are no error, a failing disk is."""
+    flush = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    if code == errno.EINVAL:
+        write_bytes(tmp_path / "x", b"data")
+    else:
+        with pytest.raises(InputError, match="cannot write into"):
+            write_bytes(tmp_path / "x", b"data")
+    assert (tmp_path / "x").read_bytes() == b"data"
 
 
 def test_video_without_frames_is_none(tmp_path: Path) -> None:

@@ -99,6 +99,28 @@ def test_stamps_that_fall_do_not_break_a_file(tmp_path: Path) -> None:
     assert at == sorted(at)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_full_disk_is_an_error_and_the_beginning_can_be_played(tmp_path: Path, name: str) -> None:
+    resource = pytest.importorskip("resource")
+    sink, rng = Recording(split(str(tmp_path / name))), np.random.default_rng(0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))  # Python ignores the signal
+
+    def fill() -> None:
+        for index in range(200):
+            image = rng.integers(0, 256, (48, 64, 3), np.uint8)
+            sink.write(frame(image, index, index / 10))
+        sink.close()
+
+    try:
+        with pytest.raises(InputError, match="File too large"):
+            fill()
+        sink.close()  # the worker closes a sink that has failed
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(played(tmp_path / name.split("?")[0])[0]) > 3
+
+
 def test_the_time_in_a_name_keeps_older_recordings(tmp_path: Path) -> None:
     record(tmp_path, "r-%Y%m%d-%H%M%S.mkv", [0.0, 0.1])
     (only,) = os.listdir(tmp_path)
