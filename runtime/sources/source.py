@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame
+from ufuser.runtime.schemes import as_input_error
 
 _POLL = 0.2
 """Seconds that `frames` waits per read, so that an interrupt is noticed."""
@@ -102,9 +103,14 @@ class SourceContext:
 
 
 def frames(source: Source) -> Iterator[Frame]:
-    """Every frame up to the end. Raises InputError where the source fails."""
+    """Every frame up to the end. Raises InputError where the source fails, whatever it raises."""
     while True:
-        reading = source.read(_POLL)
+        try:
+            reading = source.read(_POLL)
+        except InputError:
+            raise
+        except Exception as e:  # a plug-in may raise anything
+            raise as_input_error(e, source.name) from e
         if reading.frame is not None:
             yield reading.frame
         elif reading.status is Status.END:
