@@ -17,7 +17,7 @@ from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.images import READABLE, read_image
-from ufuser.runtime.sources.playback import FAULT_OPTIONS, Faults, FolderFeed, Player, VideoFeed
+from ufuser.runtime.sources.playback import FAULT_OPTIONS, Faults, FolderFeed, Player, VideoFeed, is_lossless
 from ufuser.runtime.sources.source import END, Reading, Source, SourceContext, Status, frames
 from ufuser.runtime.sources.timing import Timing
 from ufuser.runtime.uri import Uri
@@ -121,9 +121,6 @@ class VideoSource(_FileSource):
         InputError: no such file, or not one frame of it can be decoded.
     """
 
-    repeats = False
-    """Most codecs are lossy, and OpenCV does not name the codec reliably."""
-
     def __init__(
         self, path: Path, fps: float | None = None, clock: Clock | None = None, name: str | None = None
     ) -> None:
@@ -138,6 +135,7 @@ class VideoSource(_FileSource):
                 f"{path} cannot be read as a video: expected a complete file that OpenCV can decode"
             )
         self._first: NDArray[Any] | None = image
+        self.repeats = is_lossless(self._capture)
         self._stamped = fps is None
         claimed = self._capture.get(cv2.CAP_PROP_FPS)
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)

@@ -53,6 +53,12 @@ class FolderFeed:
         pass
 
 
+def is_lossless(capture: cv2.VideoCapture) -> bool:
+    """Whether an open video is known to be lossless. OpenCV names few such codecs, of those FFV1."""
+    fourcc = int(capture.get(cv2.CAP_PROP_FOURCC))
+    return fourcc.to_bytes(4, "little", signed=True).lower() == b"ffv1"
+
+
 class VideoFeed:
     """A video's frames; those between two indices are decoded but not converted.
 
@@ -63,12 +69,11 @@ class VideoFeed:
         length: its number of frames, if known.
     """
 
-    repeats = False
-
     def __init__(self, path: Path, loop: bool, fps: float | None, length: int | None) -> None:
         self.fps, self._length = fps, length
         self._path, self._loop = path, loop
         self._capture = cv2.VideoCapture(str(path))
+        self.repeats = is_lossless(self._capture)
         self._next = 0
 
     def picture(self, index: int) -> NDArray[Any] | None:

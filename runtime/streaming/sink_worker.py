@@ -75,12 +75,15 @@ class SinkWorker:
             return True
         return self._write(frame)
 
-    def finish(self) -> None:
-        """Close the sink; a second call does nothing."""
+    def finish(self, abort: bool = False) -> None:
+        """Close the sink, or abort it; a second call does nothing."""
         if self.done:
             return
         try:
-            self.sink.close()
+            if abort:
+                self.sink.abort()
+            else:
+                self.sink.close()
         except Exception as e:
             self.error = self.error or describe(e)
             self._context.event("error", self.sink.name, f"could not be finished: {describe(e)}")
@@ -103,9 +106,9 @@ class SinkWorker:
             self._drop("sink-failed")
             # From files, the output must not have a gap: there is no second attempt.
             if isinstance(e, InputError) or not self._live:
-                self._supervisor.failed(e, "; it keeps what was written, the other outputs go on")
+                self._supervisor.failed(e, "; the other outputs go on")
                 self._queue.close(discard=True)
-                self.finish()
+                self.finish(abort=True)
                 return False
             self._supervisor.failed(e)
         else:

@@ -152,7 +152,7 @@ class Stream:
             self._inbox,
             self._ready,
             PrepareConfig(self._cameras.live, self.config.pairing, self.config.grey, self.config.duration),
-            ThermalPipeline(self.config.thermal, repeats=getattr(opened["ir"], "repeats", True)),
+            ThermalPipeline(self.config.thermal, repeats=opened["ir"].repeats),
             self._aligner,
             lifecycles,
             self.context,

@@ -80,6 +80,7 @@ class Pair:
     sizes: dict[str, Callable[[int], tuple[int, int]]] = field(default_factory=dict)
     opened: list[tuple[str, float, bool]] = field(default_factory=list)
     """Side, moment and success of every try."""
+    feeds: dict[str, CheapFeed] = field(default_factory=dict)
     origin: float = 0.0
 
     def start(self) -> None:
@@ -92,6 +93,7 @@ class Pair:
         moment = self.clock.now() - self.origin
         self.opened.append((side, moment, False))
         feed = CheapFeed(side == "vi", self.count, self.sizes.get(side, lambda _: SIZE))
+        self.feeds[side] = feed
         faults = self.faults.get(side, Faults())
         timing = Timing(self.fps[side == "vi"], side == "ir", **self.timing)
         context = SourceContext(self.clock, side, self.live, self.origin)

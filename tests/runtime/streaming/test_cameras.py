@@ -345,6 +345,7 @@ def test_busy_is_told_from_broken() -> None:
 
     assert v4l2_formats.is_busy(Path("/dev/null"), busy)
     assert not v4l2_formats.is_busy(Path("/dev/null"), lambda *_: None)
+    assert not v4l2_formats.is_busy(Path("/dev/gone"), busy), "it disappeared meanwhile"
 
 
 def test_devices_that_are_none() -> None:

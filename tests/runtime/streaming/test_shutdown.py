@@ -232,7 +232,7 @@ def test_a_file_is_not_closed_while_it_is_written(tmp_path: Path, max_model: Pat
         "print(time.monotonic() - began)\n"
     )
     uris = [f"folder:{tmp_path}/{side}?live=1&fps=20&loop=1" for side in ("ir", "vi")]
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: PLW1510 - asserted below
         [sys.executable, "-c", program, *uris, str(max_model)],
         cwd=tmp_path,
         capture_output=True,
