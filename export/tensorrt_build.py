@@ -13,11 +13,11 @@ from dataclasses import asdict
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsInt
 
 from ufuser.export.tensorrt_plan import Plan
 from ufuser.runtime.engines import INPUTS
-from ufuser.runtime.engines.cuda import Device, import_tensorrt
+from ufuser.runtime.engines.cuda import Device, require_tensorrt
 from ufuser.runtime.engines.manifest import DeviceFacts, Manifest, manifest_path
 from ufuser.runtime.engines.profiles import listed
 from ufuser.runtime.engines.tensorrt import collecting_logger, engine_profiles
@@ -26,7 +26,6 @@ from ufuser.runtime.files import make_folder, require_writable, write_bytes
 
 if TYPE_CHECKING:
     import tensorrt as trt
-    from polygraphy.backend import trt as polygraphy_trt
 
 _MIB = 1 << 20
 _EXPECTED = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
@@ -42,9 +41,11 @@ _MEMORY = re.compile(r"out ?of ?memory|insufficient memory|workspace|CUDA_ERROR_
 
 def find_device() -> tuple[Device, DeviceFacts]:
     """This machine's GPU. Raises InputError where TensorRT, PyCUDA or a GPU is missing."""
-    tensorrt = import_tensorrt()
+    require_tensorrt()
+    import tensorrt as trt
+
     device = Device()
-    return device, device.facts(tensorrt.__version__)
+    return device, device.facts(trt.__version__)
 
 
 def up_to_date(plan: Plan, here: DeviceFacts) -> bool:
@@ -103,12 +104,12 @@ def adopt(plan: Plan, device: Device, here: DeviceFacts) -> Manifest:
     return manifest
 
 
-def import_polygraphy() -> Any:
-    """The module `polygraphy.backend.trt`. Raises InputError naming the extra where it is missing."""
+def require_polygraphy() -> None:
+    """Raise InputError, naming the extra, if `polygraphy.backend.trt` cannot be imported."""
     try:
         # It would install missing packages by itself, and complain about versions in several lines.
         os.environ.setdefault("POLYGRAPHY_AUTOINSTALL_DEPS", "0")
-        return import_module("polygraphy.backend.trt")
+        import_module("polygraphy.backend.trt")
     except ImportError as e:
         raise InputError(
             f'Polygraphy cannot be imported ({str(e).splitlines()[0]}): pip install "ufuser[tensorrt]"'
@@ -117,53 +118,54 @@ def import_polygraphy() -> Any:
 
 def _serialized(plan: Plan, say: Callable[[str], None]) -> bytes:
     """The engine's bytes."""
-    backend = import_polygraphy()
-    logger = import_module("polygraphy.logger").G_LOGGER
-    failure = import_module("polygraphy.exception").PolygraphyException
-    tensorrt = import_tensorrt()
-    recorder = error_recorder(tensorrt)
+    require_polygraphy()
+    from polygraphy.backend import trt as polygraphy
+    from polygraphy.exception import PolygraphyException
+    from polygraphy.logger import G_LOGGER
+
+    recorder = error_recorder()
     try:
-        with logger.verbosity(logger.CRITICAL + 1):  # one line of ours says what went wrong
+        with G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1):  # one line of ours says what went wrong
             say("parsing the ONNX file …")
-            network_loader: polygraphy_trt.NetworkFromOnnxPath = backend.NetworkFromOnnxPath(
-                str(plan.onnx), strongly_typed=True
-            )
-            made = network_loader()
+            made = polygraphy.NetworkFromOnnxPath(str(plan.onnx), strongly_typed=True)()
             builder: trt.Builder = made[0]
             builder.error_recorder = recorder
             say("building (minutes; the timing cache makes the next build shorter) …")
-            engine_loader: polygraphy_trt.EngineBytesFromNetwork = backend.EngineBytesFromNetwork(
-                made, config=_config(plan, backend, tensorrt), save_timing_cache=str(plan.timing_cache)
+            engine_loader = polygraphy.EngineBytesFromNetwork(
+                made, config=_config(plan), save_timing_cache=str(plan.timing_cache)
             )
             memory: trt.IHostMemory = engine_loader()
             return bytes(memory)
-    except (failure, RuntimeError, TypeError) as e:
+    except (PolygraphyException, RuntimeError, TypeError) as e:
         # "nullptr" is pybind11's word for an object that TensorRT did not make; other TypeErrors are ours.
         if isinstance(e, TypeError) and "nullptr" not in str(e):
             raise
         raise InputError(_why(plan, [*recorder.messages, str(e)])) from None
 
 
-def _config(plan: Plan, backend: Any, tensorrt: Any) -> Any:
+def _config(plan: Plan) -> Any:
+    import tensorrt as trt
+    from polygraphy.backend import trt as polygraphy
+
     profiles = []
     for planned in plan.profiles:
-        profile: polygraphy_trt.Profile = backend.Profile()
+        profile = polygraphy.Profile()
         for name in INPUTS:
             profile.add(name, min=planned.low.shape, opt=planned.best.shape, max=planned.high.shape)
         profiles.append(profile)
     flags = plan.flags
-    hardware = tensorrt.HardwareCompatibilityLevel
+    hardware = trt.HardwareCompatibilityLevel
     cache = str(plan.timing_cache) if plan.timing_cache.is_file() else None
-    return backend.CreateConfig(
+    return polygraphy.CreateConfig(
         profiles=profiles,
         tf32=flags.tf32,
         load_timing_cache=cache,
-        memory_pool_limits={tensorrt.MemoryPoolType.WORKSPACE: flags.workspace_mib * _MIB},
+        memory_pool_limits={trt.MemoryPoolType.WORKSPACE: flags.workspace_mib * _MIB},
         builder_optimization_level=flags.optimization_level,
         version_compatible=flags.version_compatible,
         hardware_compatibility_level=hardware.AMPERE_PLUS if flags.hardware_compatible else hardware.NONE,
         refittable=flags.refit,
-        profiling_verbosity=tensorrt.ProfilingVerbosity.DETAILED,  # else no types can be read back
+        profiling_verbosity=trt.ProfilingVerbosity.DETAILED,  # else no types can be read back
     )
 
 
@@ -179,12 +181,13 @@ def _why(plan: Plan, messages: list[str]) -> str:
     return f"TensorRT could not build {plan.out.name} from {plan.onnx}: {said}"
 
 
-def error_recorder(tensorrt: Any) -> Any:
+def error_recorder() -> Any:
     """Collects what TensorRT reports while building; `messages` holds it."""
+    import tensorrt as trt
 
-    class Recorder(tensorrt.IErrorRecorder):  # type: ignore[misc]  # known when TensorRT is
+    class Recorder(trt.IErrorRecorder):  # type: ignore[misc]  # Any where TensorRT is not installed
         def __init__(self) -> None:
-            tensorrt.IErrorRecorder.__init__(self)
+            trt.IErrorRecorder.__init__(self)
             self.messages: list[str] = []
 
         def clear(self) -> None:
@@ -197,11 +200,11 @@ def error_recorder(tensorrt: Any) -> Any:
         def num_errors(self) -> int:
             return len(self.messages)
 
-        def get_error_code(self, arg0: int) -> Any:
-            return tensorrt.ErrorCodeTRT.UNSPECIFIED_ERROR
+        def get_error_code(self, arg0: SupportsInt) -> Any:
+            return trt.ErrorCodeTRT.UNSPECIFIED_ERROR
 
-        def get_error_desc(self, arg0: int) -> str:
-            return self.messages[arg0]
+        def get_error_desc(self, arg0: SupportsInt) -> str:
+            return self.messages[int(arg0)]
 
         def has_overflowed(self) -> bool:
             return False
@@ -211,12 +214,13 @@ def error_recorder(tensorrt: Any) -> Any:
 
 def _read_types(plan: Plan, content: bytes) -> dict[str, dict[str, int]]:
     """What the inspector says of the engine: element types of all layers, and of convolutions alone."""
-    tensorrt = import_tensorrt()
-    log = collecting_logger(tensorrt)
-    runtime: trt.Runtime = tensorrt.Runtime(log)
+    import tensorrt as trt
+
+    log = collecting_logger()
+    runtime = trt.Runtime(log)
     if plan.flags.version_compatible:
         runtime.engine_host_code_allowed = True
-    engine: trt.ICudaEngine = runtime.deserialize_cuda_engine(content)
+    engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
         raise InputError(f"{plan.out} cannot be loaded by TensorRT here ({log.last()}): build it anew")
     found = engine_profiles(plan.out, engine)
@@ -225,14 +229,14 @@ def _read_types(plan: Plan, content: bytes) -> dict[str, dict[str, int]]:
             f"{plan.out} was built with the profiles {listed(found)}; the command names {listed(plan.profiles)}: "
             f"give its own with --min, --opt and --max, or build it anew"
         )
-    inspector: trt.EngineInspector = engine.create_engine_inspector()
+    inspector = engine.create_engine_inspector()
     # Without shapes the inspector answers "N/A due to dynamic shapes".
-    context: trt.IExecutionContext = engine.create_execution_context()
+    context = engine.create_execution_context()
     if context is not None:
         for name in INPUTS:
             context.set_input_shape(name, plan.profiles[0].best.shape)
         inspector.execution_context = context
-    return layer_types(inspector.get_engine_information(tensorrt.LayerInformationFormat.JSON))
+    return layer_types(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def layer_types(information: str) -> dict[str, dict[str, int]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,21 +34,23 @@ class Device:
     """
 
     def __init__(self) -> None:
-        driver = import_pycuda()
+        require_pycuda()
+        import pycuda.driver as cuda
+
+        self._error = cuda.Error
         try:
-            driver.init()
-            device: cuda.Device = driver.Device(0)
-            self._context: cuda.Context = device.retain_primary_context()
-        except driver.Error as e:
+            cuda.init()
+            device = cuda.Device(0)
+            self._context = device.retain_primary_context()
+        except cuda.Error as e:
             raise InputError(
                 f"no CUDA device can be used ({first_line(e)}): expected an NVIDIA GPU and its driver; "
                 f"`ufuser doctor` shows what is missing"
             ) from None
         capability = device.compute_capability()
-        self.driver = driver
         self.name: str = device.name()
         self.compute_capability = f"{capability[0]}.{capability[1]}"
-        self.integrated = bool(device.get_attribute(driver.device_attribute.INTEGRATED))
+        self.integrated = bool(device.get_attribute(cuda.device_attribute.INTEGRATED))
         """Whether CPU and GPU share memory, as on a Jetson."""
 
     @contextmanager
@@ -66,18 +68,19 @@ class Device:
                 yield
             finally:
                 self._context.pop()
-        except self.driver.Error as e:
+        except self._error as e:
             raise EngineFailureError(f"CUDA failed on {self.name}: {first_line(e)}") from None
 
     def facts(self, tensorrt: str) -> DeviceFacts:
         """The properties of this machine that an engine depends on, given TensorRT's version."""
-        driver = self.driver
-        number = driver.get_driver_version()
+        import pycuda.driver as cuda
+
+        number = cuda.get_driver_version()
         return DeviceFacts(
             tensorrt=tensorrt,
             gpu=self.name,
             compute_capability=self.compute_capability,
-            cuda=".".join(str(part) for part in driver.get_version()),
+            cuda=".".join(str(part) for part in cuda.get_version()),
             driver=f"{number // 1000}.{number % 1000 // 10}",
             l4t=l4t_release(),
         )
@@ -102,19 +105,18 @@ class Buffer:
         """Grow to a number of elements. Growing loses the content and makes earlier views stale."""
         if elements <= self._elements:
             return
-        driver, mapped = self._device.driver, self._device.integrated
-        flags = driver.host_alloc_flags
-        host: NDArray[np.float32] = driver.pagelocked_empty(
-            elements, np.float32, mem_flags=flags.DEVICEMAP if mapped else 0
-        )
+        import pycuda.driver as cuda
+
+        mapped = self._device.integrated
+        flags = cuda.host_alloc_flags.DEVICEMAP if mapped else 0
+        host: NDArray[np.float32] = cuda.pagelocked_empty(elements, np.float32, mem_flags=flags)
         host[:] = 0
         if mapped:
-            pinned: cuda.PagelockedHostAllocation = host.base
+            pinned = cast("cuda.PagelockedHostAllocation", host.base)
             self.address = int(pinned.get_device_pointer())
         else:
-            memory: cuda.DeviceAllocation = driver.mem_alloc(elements * _FLOAT)
-            self._memory = memory
-            self.address = int(memory)
+            self._memory = cuda.mem_alloc(elements * _FLOAT)
+            self.address = int(self._memory)
         self._host, self._elements = host, elements
 
     def view(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -124,18 +126,22 @@ class Buffer:
     def upload(self, array: NDArray[np.float32], stream: cuda.Stream) -> None:
         """Enqueue the copy of a view to the device."""
         if self._memory is not None:
-            self._device.driver.memcpy_htod_async(self._memory, array, stream)
+            import pycuda.driver as cuda
+
+            cuda.memcpy_htod_async(self._memory, array, stream)
 
     def download(self, array: NDArray[np.float32], stream: cuda.Stream) -> None:
         """Enqueue the copy from the device into a view."""
         if self._memory is not None:
-            self._device.driver.memcpy_dtoh_async(array, self._memory, stream)
+            import pycuda.driver as cuda
+
+            cuda.memcpy_dtoh_async(array, self._memory, stream)
 
 
-def import_pycuda() -> Any:
-    """The module `pycuda.driver`. Raises InputError, naming the extra, if the import fails."""
+def require_pycuda() -> None:
+    """Raise InputError, naming the extra, if `pycuda.driver` cannot be imported."""
     try:
-        return import_module("pycuda.driver")
+        import_module("pycuda.driver")
     except ImportError as e:
         raise InputError(
             f'PyCUDA cannot be imported ({first_line(e)}): pip install "ufuser[tensorrt]"; pip '
@@ -143,10 +149,10 @@ def import_pycuda() -> Any:
         ) from None
 
 
-def import_tensorrt() -> Any:
-    """The module `tensorrt`. Raises InputError, naming the extra, if the import fails."""
+def require_tensorrt() -> None:
+    """Raise InputError, naming the extra, if `tensorrt` cannot be imported."""
     try:
-        return import_module("tensorrt")
+        import_module("tensorrt")
     except (ImportError, OSError) as e:  # OSError: one of its libraries is missing
         raise InputError(
             f'TensorRT cannot be imported ({first_line(e)}): pip install "ufuser[tensorrt]"; on a Jetson '

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ufuser.runtime.engines import INPUTS, OUTPUT, EngineFailureError, Image, check_signature, pictures
-from ufuser.runtime.engines.cuda import Buffer, Device, import_tensorrt
+from ufuser.runtime.engines.cuda import Buffer, Device, require_tensorrt
 from ufuser.runtime.engines.manifest import VERSION_COMPATIBLE, Manifest, check_engine, find_engine
 from ufuser.runtime.engines.profiles import Extent, Profile, choose_profile, listed
 from ufuser.runtime.errors import InputError
 
 if TYPE_CHECKING:
-    import pycuda.driver as cuda
     import tensorrt as trt
 
 _WARM_UP = 2
@@ -41,9 +41,11 @@ class TensorRtEngine:
     def __init__(self, model: Path, threads: int | None) -> None:
         if threads is not None:
             raise InputError(f"threads {threads}: TensorRT runs on the GPU, expected None")
-        tensorrt = import_tensorrt()
+        require_tensorrt()
+        import tensorrt as trt
+
         self._device = Device()
-        here = self._device.facts(tensorrt.__version__)
+        here = self._device.facts(trt.__version__)
         path = find_engine(model, here) if model.suffix == ".onnx" else model
         self._manifest = Manifest.read(path)
         try:
@@ -53,10 +55,11 @@ class TensorRtEngine:
         check_engine(path, content, self._manifest, here)
         self.name = f"TensorRT {here.tensorrt}, {here.gpu}"
         with self._device.current():
-            self._session = _Session(self._device, tensorrt, path, content, self._manifest)
+            self._session = _Session(self._device, path, content, self._manifest)
 
     def __del__(self) -> None:
-        self.close()
+        with suppress(EngineFailureError):  # while Python shuts down, CUDA may be gone
+            self.close()
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -89,13 +92,16 @@ class TensorRtEngine:
 class _Session:
     """The objects that hold memory of the GPU. Create, use and drop it inside `Device.current`."""
 
-    def __init__(self, device: Device, tensorrt: Any, path: Path, content: bytes, manifest: Manifest) -> None:
-        self._device, self._profiles = device, manifest.profiles
-        self._log = collecting_logger(tensorrt)
-        runtime: trt.Runtime = tensorrt.Runtime(self._log)
+    def __init__(self, device: Device, path: Path, content: bytes, manifest: Manifest) -> None:
+        import pycuda.driver as cuda
+        import tensorrt as trt
+
+        self._profiles = manifest.profiles
+        self._log = collecting_logger()
+        runtime = trt.Runtime(self._log)
         if manifest.flags.get(VERSION_COMPATIBLE):
             runtime.engine_host_code_allowed = True  # it brings its own lean runtime
-        engine: trt.ICudaEngine = runtime.deserialize_cuda_engine(content)
+        engine = runtime.deserialize_cuda_engine(content)
         if engine is None:
             raise InputError(
                 f"{path} cannot be loaded by TensorRT ({self._log.last()}): rebuild it: {manifest.rebuild}"
@@ -107,18 +113,17 @@ class _Session:
                 f"{path} has the profiles {listed(found)}; its manifest names {listed(self._profiles)}: rebuild it: "
                 f"{manifest.rebuild}"
             )
-        context: trt.IExecutionContext = engine.create_execution_context()
+        context = engine.create_execution_context()
         if context is None:
             raise InputError(
                 f"the GPU does not have the {engine.device_memory_size_v2 >> 20} MiB that {path} needs "
                 f"({self._log.last()}): rebuild it with a smaller largest shape"
             )
-        driver = device.driver
         # The context keeps the engine alive, but neither the runtime nor its logger.
         self._runtime, self._engine, self._context = runtime, engine, context
-        self._stream: cuda.Stream = driver.Stream()
-        self._started: cuda.Event = driver.Event()
-        self._ended: cuda.Event = driver.Event()
+        self._stream = cuda.Stream()
+        self._started = cuda.Event()
+        self._ended = cuda.Event()
         self._buffers = {name: Buffer(device) for name in (*INPUTS, OUTPUT)}
         self._profile = -1
         self._bound: Extent | None = None
@@ -153,11 +158,13 @@ class _Session:
             self._profile = profile
 
     def _reserve(self, extent: Extent) -> None:
+        import pycuda.driver as cuda
+
         elements = extent.batch * extent.height * extent.width
         try:
             for buffer in self._buffers.values():
                 buffer.reserve(elements)
-        except self._device.driver.MemoryError:
+        except cuda.MemoryError:
             raise EngineFailureError(
                 f"the GPU has no memory left for pictures of {extent} (batch x height x width): expected "
                 f"{3 * elements * 4 >> 20} MiB; fuse a smaller picture, or free memory of the GPU"
@@ -200,7 +207,7 @@ def engine_profiles(path: Path, engine: trt.ICudaEngine) -> tuple[Profile, ...]:
     """The optimization profiles of an engine. Raises InputError if the profiles of its inputs differ."""
     profiles = []
     for index in range(engine.num_optimization_profiles):
-        ranges = [[tuple(s) for s in engine.get_tensor_profile_shape(name, index)] for name in INPUTS]
+        ranges = [[list(dims) for dims in engine.get_tensor_profile_shape(name, index)] for name in INPUTS]
         if ranges[0] != ranges[1]:
             raise InputError(
                 f"{path}: profile {index} takes ir of {ranges[0]}, vi of {ranges[1]}: expected the same for both"
@@ -209,16 +216,17 @@ def engine_profiles(path: Path, engine: trt.ICudaEngine) -> tuple[Profile, ...]:
     return tuple(profiles)
 
 
-def collecting_logger(tensorrt: Any) -> Any:
+def collecting_logger() -> Any:
     """A logger that keeps TensorRT's errors instead of printing them; `last()` returns the latest."""
+    import tensorrt as trt
 
-    class Collecting(tensorrt.ILogger):  # type: ignore[misc]  # Any: TensorRT is imported by name
+    class Collecting(trt.ILogger):  # type: ignore[misc]  # Any where TensorRT is not installed
         def __init__(self) -> None:
-            tensorrt.ILogger.__init__(self)
+            trt.ILogger.__init__(self)
             self.messages: list[str] = []
 
         def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
-            if severity in (tensorrt.ILogger.ERROR, tensorrt.ILogger.INTERNAL_ERROR):
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 self.messages.append(" ".join(msg.split()))
 
         def last(self) -> str:

@@ -1,13 +1,13 @@
-"""The vendors' real modules, as far as they can be had without a GPU.
+"""The vendors' real modules, as far as they are available without a GPU.
 
-Wheels are downloaded once into a cache outside the repository (`UFUSER_TEST_CACHE`, else the user's cache folder)
-and loaded against stub libraries built on the spot. What can't be had is skipped, with the reason.
+Wheels are downloaded once into a cache outside the repository (`UFUSER_TEST_CACHE`, else the user's cache folder) and
+loaded against stub libraries that are compiled here. pybind11-stubgen turns them into type stubs. What is missing is
+skipped, with the reason.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import json
+import ast
 import os
 import re
 import shutil
@@ -16,20 +16,19 @@ import sys
 import sysconfig
 import tarfile
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-HERE = Path(__file__).parent
 BINDINGS = {
     "10.3": ("tensorrt_cu12_bindings", "10.3.0"),  # JetPack 6.1, 6.2
     "10.13": ("tensorrt_cu13_bindings", "10.13.2.6"),  # JetPack 7.1
     "11.4": ("tensorrt_cu13_bindings", "11.4.0.106"),  # JetPack 7.2.2
 }
 PYCUDA = "2026.1"
-# Headers that PyCUDA compiles against; without CURAND it needs no library of theirs.
+# Headers for compiling PyCUDA; without CURAND it needs no library of NVIDIA.
 _HEADERS = ("nvidia-cuda-runtime", "nvidia-cuda-crt", "nvidia-cuda-profiler-api")
 _FOREIGN = re.compile(
     r"^(create|get|init)\w*(INTERNAL|Registry|ParserVersion|LibNvInferPlugins)$|^cu[A-Z]\w+$"
@@ -79,30 +78,44 @@ def _undefined(extension: Path) -> list[str]:
     return sorted({name for name in names if _FOREIGN.match(name)})
 
 
-def _described(module: str, folder: Path, **environment: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, str(HERE / "describe.py"), module, str(folder)],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+# What the bindings have and pybind11-stubgen does not see.
+_UNSEEN = {
+    "Dims": "def __iter__(self) -> typing.Iterator[int]: ...",
+    "IHostMemory": "def __bytes__(self) -> bytes: ...",
+}
+
+
+def _valid(stub: str) -> str:
+    """A generated stub as valid Python: bindings may call an argument `in`. Such a method takes anything."""
+    lines = []
+    for line in stub.splitlines():
+        if line.lstrip().startswith("def "):
+            try:
+                ast.parse(f"{line.strip()} ...")
+            except SyntaxError:
+                line = re.sub(
+                    r"(def \w+).*", r"\1(self, *a: typing.Any, **k: typing.Any) -> typing.Any:", line
+                )
+        lines.append(line)
+        unseen = _UNSEEN.get(line.removeprefix("class ").rstrip(":"))
+        lines += [f"    {unseen}"] if unseen else []
+    return "\n".join(lines) + "\n"
 
 
 class Bindings:
-    """One version of the vendor's bindings: `folder` to import from, `libraries` with the stubs, its `api`."""
+    """One version of the vendor's bindings.
+
+    `folder` is to be imported from, with the stub `libraries`; `types` holds the type stubs of the module `tensorrt`.
+    """
 
     def __init__(self, version: str) -> None:
-        package, release = BINDINGS[version]
-        self.release = release
-        self.folder = _cache() / f"{package}-{release}"
-        self.libraries = self.folder / "stubs"
+        package, self.release = BINDINGS[version]
+        self.folder = _cache() / f"{package}-{self.release}"
+        self.libraries, self.types = self.folder / "stubs", self.folder / "types"
         if not (self.libraries / "done").is_file():
-            self._fetch(f"{package}=={release}")
-        self.api = _described("tensorrt", self.folder, LD_LIBRARY_PATH=str(self.libraries))["api"]
+            self._fetch(f"{package}=={self.release}")
+        if not (self.types / "tensorrt" / "__init__.pyi").is_file():
+            self._describe()
 
     def _fetch(self, requirement: str) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -121,10 +134,23 @@ class Bindings:
         (self.folder / "tensorrt" / "__init__.py").write_text(code, encoding="utf-8")
         (self.libraries / "done").touch()
 
+    def _describe(self) -> None:
+        if find_spec("pybind11_stubgen") is None:
+            pytest.skip("pybind11-stubgen is not installed")
+        shutil.rmtree(self.types, ignore_errors=True)
+        environment = os.environ | {"LD_LIBRARY_PATH": str(self.libraries), "PYTHONPATH": str(self.folder)}
+        module = (sys.executable, "-m", "pybind11_stubgen", "tensorrt_bindings.tensorrt")
+        _tool(*module, "--ignore-all-errors", "-o", self.types, env=environment)
+        stub = self.types / "tensorrt_bindings" / "tensorrt.pyi"
+        text = _valid(stub.read_text(encoding="utf-8"))
+        (self.types / "tensorrt").mkdir()
+        (self.types / "tensorrt" / "__init__.pyi").write_text(f"{text}__version__: str\n", encoding="utf-8")
+        shutil.rmtree(stub.parent)
+
 
 @pytest.fixture(scope="session", params=sorted(BINDINGS))
 def bindings(request: pytest.FixtureRequest) -> Bindings:
-    """Each supported version in turn."""
+    """Each supported version."""
     if not sys.platform.startswith("linux"):
         pytest.skip("the stub libraries are made for Linux")
     return Bindings(request.param)
@@ -147,16 +173,22 @@ def pycuda_source() -> str:
 
 
 @pytest.fixture(scope="session")
-def pycuda_api() -> dict[str, Any]:
-    """The real PyCUDA, compiled without a GPU: minutes, so only where asked for, and kept."""
+def pycuda_names() -> set[str]:
+    """`name` and `Class.member` of the real PyCUDA, compiled without a GPU. Takes minutes, once: only on request."""
     folder = _cache() / f"pycuda-{PYCUDA}"
     if not (folder / "done").is_file():
         if not os.environ.get("UFUSER_BUILD_PYCUDA"):
-            pytest.skip("compiling PyCUDA takes minutes: UFUSER_BUILD_PYCUDA=1 does it once")
+            pytest.skip("compiling PyCUDA takes minutes: set UFUSER_BUILD_PYCUDA=1 to do it once")
         _build_pycuda(folder)
-    environment = {"LD_PRELOAD": str(folder / "stubs" / "libcuda.so.1")}
-    found: dict[str, Any] = _described("pycuda.driver", folder, **environment)["api"]
-    return found
+    code = (
+        "import pycuda.driver as d\n"
+        "for n in dir(d):\n    print(n)\n    for m in dir(getattr(d, n)): print(f'{n}.{m}')\n"
+    )
+    environment = os.environ | {
+        "LD_PRELOAD": str(folder / "stubs" / "libcuda.so.1"),
+        "PYTHONPATH": str(folder),
+    }
+    return set(_tool(sys.executable, "-c", code, env=environment).split())
 
 
 def _build_pycuda(folder: Path) -> None:
@@ -186,30 +218,3 @@ def _build_pycuda(folder: Path) -> None:
     extension = next((folder / "pycuda").glob("_driver*.so"))
     _stub(folder / "stubs" / "libcuda.so.1", _undefined(extension))
     (folder / "done").touch()
-
-
-@pytest.fixture(scope="session")
-def usage() -> ModuleType:
-    """The module that walks our sources."""
-    spec = importlib.util.spec_from_file_location("tensorrt_api_usage", HERE / "usage.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def polygraphy_api() -> dict[str, Any]:
-    """The installed Polygraphy."""
-    pytest.importorskip("polygraphy")
-    found: dict[str, Any] = _described("polygraphy.backend.trt", HERE)["api"]
-    return found
-
-
-@pytest.fixture(scope="session")
-def double_api() -> dict[str, dict[str, Any]]:
-    """The doubles, described like the real ones."""
-    folder = HERE / "double"
-    return {name: _described(name, folder)["api"] for name in ("tensorrt", "pycuda.driver")}
