@@ -85,6 +85,16 @@ def test_named_files_exist(page: Path) -> None:
             assert (ROOT / path).exists() or list(ROOT.glob(f"{path}*")), f"{page.name} names {path}"
 
 
+def test_included_files_are_where_the_pages_say() -> None:
+    pages = [page.read_text(encoding="utf-8") for page in PAGES]
+    included = [line for text in pages for line in text.splitlines() if re.match(r"-+ ?8", line)]
+    assert included
+    for line in included:  # ruff formats Python blocks of Markdown, and would take the marker apart
+        path = re.fullmatch(r'--8<-- "(.+)"', line)
+        assert path, line
+        assert (ROOT / path[1]).is_file()
+
+
 def test_every_command_is_described(
     commands: dict[str, ArgumentParser], hook: Callable[[str], ModuleType]
 ) -> None:
