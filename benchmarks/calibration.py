@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ufuser.runtime.alignment import Aligner, Calibration, Matrix, Points, Size
 from ufuser.runtime.calibration.fit import Start, fit
-from ufuser.runtime.calibration.grab import Wish, grab_frames, grab_pairs
+from ufuser.runtime.calibration.grab import GrabRequest, grab_frames, grab_pairs
 from ufuser.runtime.calibration.offset import Recording, find_offset
 from ufuser.runtime.calibration.refine import refine
 from ufuser.runtime.calibration.search import rough_start
@@ -84,7 +84,7 @@ def simulated(args: argparse.Namespace) -> dict[str, Any]:
     start = rough_start(_SIZE, _SIZE)
     thermal = f"sim://thermal?bits=14&{_ASKEW}&seed={args.seed}"
     visible = f"sim://visible?seed={args.seed}"
-    found = refine(grab_pairs(thermal, visible, Wish(4, 4.0)), start).calibration
+    found = refine(grab_pairs(thermal, visible, GrabRequest(4, 4.0)), start).calibration
     refined, before = (_rms(each.to_infrared(points) - truth) for each in (found, start))
     print(f"refine, 4 pairs, nothing known: {before:.1f} -> {refined:.2f} px rms over the overlap")
     clicked = sorted(_clicks(points, truth, seed) for seed in range(args.count))
@@ -150,11 +150,11 @@ def offsets(args: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for added, every in ((0, 1), (40, 1), (-73, 1), (150, 1), (0, 3), (40, 3)):
         ir, vi = Recording("ir"), Recording("vi")
-        for side, frame in frames:
+        for side, frame, repeats in frames:
             if side == "vi":
-                vi.push(frame)
+                vi.push(frame, repeats)
             elif frame.sequence % every == 0:
-                ir.push(replace(frame, timestamp=frame.timestamp + added / 1000))
+                ir.push(replace(frame, timestamp=frame.timestamp + added / 1000), repeats)
         found = find_offset(ir, vi)
         rows.append(
             {"added_ms": added, "every": every, "found_ms": found.seconds * 1000, "frames": found.frames}
@@ -173,8 +173,8 @@ def _offset(ir: str, vi: str, calibration: Calibration) -> float:
         "ir": Recording("ir", aligner, calibration.vi_size),
         "vi": Recording("vi", None, calibration.vi_size),
     }
-    for side, frame in grab_frames(ir, vi, 10.0):
-        recordings[side].push(frame)
+    for side, frame, repeats in grab_frames(ir, vi, 10.0):
+        recordings[side].push(frame, repeats)
     return find_offset(recordings["ir"], recordings["vi"]).seconds * 1000
 
 

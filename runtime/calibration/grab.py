@@ -1,4 +1,4 @@
-"""What a calibration looks at: pairs of pictures, or two recordings, from whatever the cameras or files give."""
+"""Inputs of a calibration: pairs of pictures, or the frames of two recordings, from files or cameras."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
+from numpy.typing import NDArray
 
 from ufuser.runtime import schemes
 from ufuser.runtime import uri as uris
@@ -20,21 +20,24 @@ from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.images import as_uint8, read_image
-from ufuser.runtime.pairing import SIDES, Pairer, PairingConfig, Side
-from ufuser.runtime.sources import Cameras, Status, frames, kind_of, pictures_in
-from ufuser.runtime.thermal import ThermalConfig, ThermalPipeline
+from ufuser.runtime.pairer import Pairer
+from ufuser.runtime.pairing import SIDES, PairingConfig, Side
+from ufuser.runtime.sources import Cameras, Source, Status, frames, kind_of, pictures_in
+from ufuser.runtime.thermal import ThermalPipeline
 
 _FIRST = 10.0
 """Seconds a camera may take for its first frame."""
 _SKEW = 0.1
+"""Seconds between the two frames of a pair, at most."""
+_ImagePair = tuple[NDArray[Any], NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """How much is wanted."""
+class GrabRequest:
+    """How many pairs to take, over what time. Raises InputError for a value out of range."""
 
     pairs: int = 4
-    """Pairs, spread evenly over the time."""
+    """Spread evenly over the time."""
     seconds: float = 10.0
 
     def __post_init__(self) -> None:
@@ -44,40 +47,49 @@ class Wish:
             raise InputError(f"seconds={self.seconds:g}: expected more than 0, up to 3600", "seconds")
 
 
-def grab_pairs(ir: str, vi: str, wish: Wish, offset: float = 0.0) -> list[tuple[Any, Any]]:
-    """Pairs of pictures of one moment: infrared H×W uint8, visible as it comes, at 8 bits.
+class Grabbed(NamedTuple):
+    """One frame of one camera."""
+
+    side: Side
+    frame: Frame
+    repeats: bool
+    """See `Source.repeats`."""
+
+
+def grab_pairs(ir: str, vi: str, request: GrabRequest, offset: float = 0.0) -> list[_ImagePair]:
+    """Take pairs of pictures of the same moments: infrared H×W uint8, visible H×W or H×W×3 uint8.
 
     Args:
-        ir, vi: two pictures, two folders paired by name (all of them), or two videos or cameras; paths or URIs.
-        wish: how many pairs over what time; pictures and folders ignore it.
-        offset: seconds infrared stamps are ahead.
+        ir, vi: two pictures, two folders paired by file name, or two videos or cameras; paths or URIs.
+        request: number and time; ignored for pictures and folders, which give all their pairs.
+        offset: seconds by which infrared stamps are ahead.
 
     Raises:
         InputError: a side cannot be read, the two are of different kinds or sizes, or nothing pairs.
     """
     _require_different(ir, vi)
-    return _of_one_size(_grabbed(ir, vi, wish, offset))
+    return _of_one_size(_grabbed(ir, vi, request, offset))
 
 
-def _grabbed(ir: str, vi: str, wish: Wish, offset: float) -> list[tuple[Any, Any]]:
+def _grabbed(ir: str, vi: str, request: GrabRequest, offset: float) -> list[_ImagePair]:
     kinds = kind_of(ir), kind_of(vi)
     if kinds[0] != kinds[1] and set(kinds) <= {"image", "folder", "video"}:
-        raise InputError(f"{ir} is of kind {kinds[0]}, {vi} of kind {kinds[1]}: expected the same kind")
+        raise InputError(f"infrared {ir} is a {kinds[0]}, visible {vi} a {kinds[1]}: expected the same kind")
     if set(kinds) <= {"image", "folder"}:
         return [_toned(a, b) for a, b in _files(_path(ir), _path(vi), kinds[0])]
-    return _chosen(_frames(ir, vi, wish.seconds), wish, offset)
+    return _spread(_frames(ir, vi, request.seconds), request, offset)
 
 
-def grab_frames(ir: str, vi: str, seconds: float) -> Iterator[tuple[Side, Frame]]:
-    """The frames of both sides, each in its own order, for some seconds by their stamps.
+def grab_frames(ir: str, vi: str, seconds: float) -> Iterator[Grabbed]:
+    """Read the frames of both cameras, each in order, for some seconds by their stamps.
 
     Raises:
-        InputError: a side cannot be read, or has no time (pictures, folders).
+        InputError: a side cannot be read, or has no stamps (pictures, folders).
     """
     _require_different(ir, vi)
-    for name in (ir, vi):
+    for side, name in zip(SIDES, (ir, vi), strict=True):
         if kind_of(name) in ("image", "folder"):
-            raise InputError(f"{name} has no time of its own: expected a video or a camera")
+            raise InputError(f"{side}={name!r} has no time of its own: expected a video or a camera", side)
     return _frames(ir, vi, seconds)
 
 
@@ -88,12 +100,12 @@ def _require_different(ir: str, vi: str) -> None:
 
 
 def _path(text: str) -> str:
-    """Path of a file or folder, from its path or URI; of another source the URI."""
+    """The path of a file or folder given as a path or URI; of other sources the URI."""
     uri = schemes.parse(schemes.SOURCES, text)
     return uri.address if uri.scheme in ("", "file", "folder") else text
 
 
-def _of_one_size(pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+def _of_one_size(pairs: list[_ImagePair]) -> list[_ImagePair]:
     for pair in pairs:
         for side, image, first in zip(("infrared", "visible"), pair, pairs[0], strict=True):
             (height, width), expected = image.shape[:2], first.shape[:2]
@@ -114,43 +126,37 @@ def _files(ir: str, vi: str, kind: str) -> list[tuple[Path, Path]]:
     return [(left[stem], right[stem]) for stem in common]
 
 
-def _toned(ir: Path, vi: Path) -> tuple[Any, Any]:
+def _toned(ir: Path, vi: Path) -> _ImagePair:
     """One pair of files at 8 bits."""
-    heat = Frame(read_image(ir), 0.0, 0, str(ir))
-    return _tone(heat)(heat).image, as_uint8(read_image(vi))
+    return ThermalPipeline()(Frame(read_image(ir), 0.0, 0, str(ir))).image, as_uint8(read_image(vi))
 
 
-def _tone(frame: Frame) -> ThermalPipeline:
-    """Raw counts equalised, which shows the most edges; 8 bits as the camera toned them."""
-    return ThermalPipeline(ThermalConfig(mode="auto" if frame.image.dtype == np.uint8 else "plateau"))
-
-
-def _chosen(frames: Iterator[tuple[Side, Frame]], wish: Wish, offset: float) -> list[tuple[Any, Any]]:
-    """The first pair after each of evenly spread moments."""
+def _spread(grabbed: Iterator[Grabbed], request: GrabRequest, offset: float) -> list[_ImagePair]:
+    """The first pairs after evenly spread moments; none during a flat-field correction."""
     pairer = Pairer(replace(PairingConfig(ir_offset_s=offset, max_skew_s=_SKEW), capacity=64).offline())
     tone: ThermalPipeline | None = None
-    chosen: list[tuple[Any, Any]] = []
+    chosen: list[_ImagePair] = []
     began: float | None = None
-    for side, frame in frames:
+    for side, frame, repeats in grabbed:
         if side == "ir":
-            tone = tone or _tone(frame)
+            tone = tone or ThermalPipeline(repeats=repeats)
             frame = tone(frame)
         for pair in pairer.push(side, frame):
             if pair.ir is None or pair.vi is None or "frozen" in pair.flags:
                 continue
             began = pair.stamp if began is None else began
-            if pair.stamp - began >= len(chosen) * wish.seconds / wish.pairs:
+            if pair.stamp - began >= len(chosen) * request.seconds / request.pairs:
                 chosen.append((pair.ir.image, as_uint8(pair.vi.image)))
-                if len(chosen) == wish.pairs:
+                if len(chosen) == request.pairs:
                     return chosen
     if not chosen:
         raise InputError(
-            f"no infrared and visible frames within {_SKEW:g} s of each other: expected two recordings of one time"
+            f"no infrared and visible frames within {_SKEW:g} s of each other: expected two recordings of the same time"
         )
     return chosen
 
 
-def _frames(ir: str, vi: str, seconds: float) -> Iterator[tuple[Side, Frame]]:
+def _frames(ir: str, vi: str, seconds: float) -> Iterator[Grabbed]:
     cameras = Cameras(ir, vi, Clock(), paced=False)
     if cameras.live:
         yield from _from_cameras(cameras, seconds)
@@ -160,24 +166,24 @@ def _frames(ir: str, vi: str, seconds: float) -> Iterator[tuple[Side, Frame]]:
         for side in SIDES:
             source = cameras.open(side)
             stack.callback(source.close)
-            streams.append(_until(side, frames(source), seconds))
-        yield from heapq.merge(*streams, key=lambda each: each[1].timestamp)
+            streams.append(_until(side, source, seconds))
+        yield from heapq.merge(*streams, key=lambda grabbed: grabbed.frame.timestamp)
 
 
-def _until(side: Side, frames: Iterator[Frame], seconds: float) -> Iterator[tuple[Side, Frame]]:
+def _until(side: Side, source: Source, seconds: float) -> Iterator[Grabbed]:
     began: float | None = None
-    for frame in frames:
+    for frame in frames(source):
         began = frame.timestamp if began is None else began
         if frame.timestamp - began > seconds:
             return
-        yield side, frame
+        yield Grabbed(side, frame, source.repeats)
 
 
-def _from_cameras(cameras: Cameras, seconds: float) -> Iterator[tuple[Side, Frame]]:
-    """Both cameras read by a thread each; time begins when both have given a frame."""
+def _from_cameras(cameras: Cameras, seconds: float) -> Iterator[Grabbed]:
+    """Read each camera in a thread of its own. Time begins when both have given a frame."""
     clock = cameras.clock
     cameras.check()
-    inbox: queue.Queue[tuple[Side, Frame] | InputError] = queue.Queue(maxsize=256)
+    inbox: queue.Queue[Grabbed | InputError] = queue.Queue(maxsize=256)
     stop = threading.Event()
     threads = [
         threading.Thread(target=_read, args=(cameras, side, inbox, stop), daemon=True) for side in SIDES
@@ -195,8 +201,8 @@ def _from_cameras(cameras: Cameras, seconds: float) -> Iterator[tuple[Side, Fram
                 continue
             if isinstance(got, InputError):
                 raise got
-            if got[0] not in heard:
-                heard.add(got[0])
+            if got.side not in heard:
+                heard.add(got.side)
                 if len(heard) == len(SIDES):
                     until = clock.now() + seconds
             yield got
@@ -211,7 +217,7 @@ def _from_cameras(cameras: Cameras, seconds: float) -> Iterator[tuple[Side, Fram
 
 
 def _read(
-    cameras: Cameras, side: Side, inbox: queue.Queue[tuple[Side, Frame] | InputError], stop: threading.Event
+    cameras: Cameras, side: Side, inbox: queue.Queue[Grabbed | InputError], stop: threading.Event
 ) -> None:
     try:
         camera = cameras.open(side)
@@ -223,9 +229,9 @@ def _read(
             reading = camera.read(0.2)
             if reading.frame is not None:
                 try:
-                    inbox.put((side, reading.frame), timeout=0.5)
+                    inbox.put(Grabbed(side, reading.frame, camera.repeats), timeout=0.5)
                 except queue.Full:
-                    continue  # whoever looks at them is slower: these are lost
+                    continue  # drop frames that come faster than they are processed
             elif reading.status is Status.END:
                 return
             elif reading.status is Status.ERROR:

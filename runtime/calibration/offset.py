@@ -72,9 +72,14 @@ class Recording:
         self.inside: NDArray[np.bool_] | None = None
         """Tiles of which infrared sees more than half; None without an aligner."""
 
-    def push(self, frame: Frame) -> None:
-        """Add the next frame. Repeated ones, as in a flat-field correction, are left out."""
-        repeat = self._freeze.is_repeat(frame.image) or "frozen" in frame.flags
+    def push(self, frame: Frame, repeats: bool = True) -> None:
+        """Add the next frame. Repeated ones, as in a flat-field correction, are left out.
+
+        Args:
+            frame: in order.
+            repeats: identical frames are repeated ones; see `Source.repeats`.
+        """
+        repeat = (repeats and self._freeze.is_repeat(frame.image)) or "frozen" in frame.flags
         if not repeat and (not self.stamps or frame.timestamp > self.stamps[-1]):
             self.stamps.append(frame.timestamp)
             self.frames.append(np.rint(self._shrunk(frame.image) * 255).astype(np.uint8))

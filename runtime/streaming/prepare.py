@@ -14,7 +14,8 @@ from ufuser.runtime.color import luma
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.images import as_uint8
-from ufuser.runtime.pairing import SIDES, FramePair, Pairer, PairingConfig, Side
+from ufuser.runtime.pairer import Pairer
+from ufuser.runtime.pairing import SIDES, FramePair, PairingConfig, Side
 from ufuser.runtime.streaming.camera_worker import CAMERA_NAMES
 from ufuser.runtime.streaming.context import StreamContext
 from ufuser.runtime.streaming.queues import Closed, MultiQueue, Queue

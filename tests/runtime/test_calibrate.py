@@ -16,6 +16,7 @@ from ufuser.runtime.calibration.board import Board, calibrate_board, plane_homog
 from ufuser.runtime.calibration.check import check_picture
 from ufuser.runtime.calibration.clicking import ClickBoard, click_points
 from ufuser.runtime.calibration.fit import Start, fit
+from ufuser.runtime.calibration.grab import GrabRequest, grab_frames, grab_pairs
 from ufuser.runtime.calibration.offset import Recording, find_offset
 from ufuser.runtime.calibration.parallax import parallax, table
 from ufuser.runtime.calibration.points import read_points
@@ -364,6 +365,26 @@ def test_fields_of_view_give_a_start() -> None:
     assert wider[0, 0] - 159.5 == pytest.approx(
         10 * 0.5 * math.tan(math.radians(30)) / math.tan(math.radians(15))
     )
+
+
+# Inputs
+
+
+def test_a_still_scene_in_a_video_gives_all_pairs(tmp_path: Path) -> None:
+    """Behind a codec its frames are identical: that is no flat-field correction."""
+    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    for name in ("ir", "vi"):
+        writer = cv2.VideoWriter(str(tmp_path / f"{name}.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+        for _ in range(20):
+            writer.write(image)
+        writer.release()
+    ir, vi = (str(tmp_path / f"{name}.avi") for name in ("ir", "vi"))
+    assert len(grab_pairs(ir, vi, GrabRequest(4, 1.0))) == 4
+    recording = Recording("ir")
+    for side, frame, repeats in grab_frames(ir, vi, 1.5):
+        if side == "ir":
+            recording.push(frame, repeats)
+    assert len(recording.stamps) == 16
 
 
 # Time

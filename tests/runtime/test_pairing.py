@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame
-from ufuser.runtime.pairing import FramePair, Pairer, PairingConfig, Side
+from ufuser.runtime.pairer import Pairer
+from ufuser.runtime.pairing import FramePair, PairingConfig, Side
 
 IMAGE = np.zeros((1, 1), np.uint8)
 

@@ -15,7 +15,7 @@ from ufuser.runtime.calibration.board import PATTERNS, Board, calibrate_board
 from ufuser.runtime.calibration.check import check_picture
 from ufuser.runtime.calibration.clicking import click_points
 from ufuser.runtime.calibration.fit import FEWEST_FOR_LENS, Start, fit
-from ufuser.runtime.calibration.grab import Wish, grab_frames, grab_pairs
+from ufuser.runtime.calibration.grab import GrabRequest, grab_frames, grab_pairs
 from ufuser.runtime.calibration.offset import Recording, find_offset
 from ufuser.runtime.calibration.parallax import table
 from ufuser.runtime.calibration.points import read_points, require_inside
@@ -120,7 +120,7 @@ def run_points(args: argparse.Namespace) -> int:
     known = None if args.start is None else Calibration.load(args.start)
     pair = None
     if args.ir is not None and args.vi is not None:
-        pair = grab_pairs(args.ir, args.vi, Wish(pairs=1, seconds=1.0))[0]
+        pair = grab_pairs(args.ir, args.vi, GrabRequest(pairs=1, seconds=1.0))[0]
     sizes = _sizes(args, pair, known)
     if args.points is not None:
         vi, ir = read_points(args.points)
@@ -160,7 +160,9 @@ def run_board(args: argparse.Namespace) -> int:
     require_writable(args.out)
     columns, rows = _size(args.board, "--board", "9x6")
     board = Board(columns, rows, args.spacing, args.pattern)
-    found = calibrate_board(grab_pairs(args.ir, args.vi, Wish(pairs=40, seconds=60)), board, args.distance)
+    found = calibrate_board(
+        grab_pairs(args.ir, args.vi, GrabRequest(pairs=40, seconds=60)), board, args.distance
+    )
     infrared, visible = found.rms
     note = f"board found in {found.used} pairs; lenses alone {infrared:.2f} px infrared, {visible:.2f} px visible"
     return _finish(args, found.calibration, [note])
@@ -171,7 +173,9 @@ def run_refine(args: argparse.Namespace) -> int:
     _check_measures(args)
     require_writable(args.out)
     known = None if args.start is None else Calibration.load(args.start)
-    pairs = grab_pairs(args.ir, args.vi, Wish(args.pairs, args.seconds), (known and known.offset_s) or 0.0)
+    pairs = grab_pairs(
+        args.ir, args.vi, GrabRequest(args.pairs, args.seconds), (known and known.offset_s) or 0.0
+    )
     ir_size, vi_size = ((image.shape[1], image.shape[0]) for image in pairs[0])
     if known is not None:
         start = known.scaled(vi_size, ir_size)
@@ -189,7 +193,7 @@ def run_check(args: argparse.Namespace) -> int:
     require_image_suffix(args.out)
     require_writable(args.out)
     known = Calibration.load(args.calibration)
-    pairs = grab_pairs(args.ir, args.vi, Wish(args.pairs, args.seconds), known.offset_s or 0.0)
+    pairs = grab_pairs(args.ir, args.vi, GrabRequest(args.pairs, args.seconds), known.offset_s or 0.0)
     ir, vi = pairs[-1]
     calibration = known.scaled((vi.shape[1], vi.shape[0]), (ir.shape[1], ir.shape[0]))
     residual, agreement = left_over(pairs, calibration)
@@ -205,15 +209,15 @@ def run_offset(args: argparse.Namespace) -> int:
         if args.calibration is None:
             raise InputError("--out writes the calibration with the offset in it: expected --calibration too")
         require_writable(args.out)
-    Wish(seconds=args.seconds)
+    GrabRequest(seconds=args.seconds)
     known = None if args.calibration is None else Calibration.load(args.calibration)
     recordings: dict[str, Recording] = {}
     vi_size: Size | None = None if known is None else known.vi_size
-    for side, frame in grab_frames(args.ir, args.vi, args.seconds):
+    for side, frame, repeats in grab_frames(args.ir, args.vi, args.seconds):
         if side not in recordings:
             size = vi_size or (frame.image.shape[1], frame.image.shape[0])
             recordings[side] = Recording(side, None if known is None else Aligner(known), size)
-        recordings[side].push(frame)
+        recordings[side].push(frame, repeats)
     if len(recordings) < 2:
         raise InputError("a side gave no frames: expected two recordings of one time")
     found = find_offset(recordings["ir"], recordings["vi"])
