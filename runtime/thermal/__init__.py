@@ -1,9 +1,9 @@
-"""A thermal camera's frames → steady 8-bit pictures: dead pixels healed, freezes told, tone mapped.
+"""Raw frames of a thermal camera → steady 8-bit pictures: dead pixels replaced, freezes flagged, tone mapped.
 
     pipeline = ThermalPipeline(ThermalConfig.from_text("plateau"))
     frame = pipeline(frame)          # uint8, with "frozen" in its flags during a flat-field correction
 
-Pure: arrays and stamps in, arrays out, no clock.
+Uses arrays and stamps only, no clock.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from ufuser.runtime.thermal.tone import ToneMapper
 __all__ = ["FROZEN", "MODES", "SCENE_CUT", "ThermalConfig", "ThermalPipeline"]
 
 FROZEN, SCENE_CUT = "frozen", "scene-cut"
-"""Flags: the picture is an older one, held by the camera while it corrects its flat field; the tone mapping
-started anew at this frame because the scene changed at once."""
+"""Flags: the camera repeats an older picture during a flat-field correction; the tone mapping restarted at this frame
+because the scene changed abruptly."""
 
 
 class ThermalPipeline:
-    """One camera's way from raw frames to 8-bit ones. Holds its memory, so it serves one thread at a time.
+    """Converts one camera's frames to 8 bits. It keeps state, so only one thread may use it.
 
-    A camera that changes its size or type in mid-stream is taken for a new one.
+    It restarts when the frames change their size or type.
 
     Args:
-        config: tone mapping and healing.
+        config: tone mapping and dead pixels.
         repeats: an identical frame means that the camera sent its picture again (see `Source.repeats`). Where it
             does not, as behind a lossy codec that smooths the noise of a still scene away, no freeze is detected.
     """
@@ -49,7 +49,7 @@ class ThermalPipeline:
 
     @property
     def dead_pixels(self) -> list[tuple[int, int]]:
-        """Column and row of each pixel that is healed now."""
+        """Column and row of each pixel that is replaced now."""
         return self._dead.places
 
     def __call__(self, frame: Frame) -> Frame:

@@ -1,4 +1,4 @@
-"""How a thermal picture is brought to 8 bits: a frozen configuration, or a short text that spells one."""
+"""Configuration of the conversion to 8 bits, also from a short text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ufuser.runtime.errors import InputError
 MODES = ("auto", "linear", "plateau", "clahe", "fixed")
 _SPELLED = (
     "auto, linear[:LOW:HIGH] (percent), plateau[:SHARE], clahe[:CLIP] or fixed[:LOW:HIGH] (counts), "
-    "with ,black-hot after it for dark warmth"
+    "with ,black-hot after it to show warm as dark"
 )
 
 
@@ -20,23 +20,23 @@ class ThermalConfig:
 
     mode: str = "auto"
     """"linear" stretches between two percentiles; "plateau" equalises a clipped histogram; "clahe" equalises
-    tile by tile after a linear stretch; "fixed" uses `fixed` for all time. "auto" is "plateau" for raw counts
-    and leaves 8-bit pictures as the camera toned them."""
+    tile by tile after a linear stretch; "fixed" always uses `fixed`. "auto" is "plateau" for raw counts and keeps
+    8-bit pictures as they are."""
     low_percent: float = 1.0
     high_percent: float = 99.0
     """Share of the pixels below black and below white."""
     fixed: tuple[float, float] | None = None
-    """Counts that become black and white in mode "fixed"; None leaves 8-bit pictures as they are."""
+    """Counts of black and white in mode "fixed"; None keeps 8-bit pictures as they are."""
     plateau: float = 2.0
-    """No level may count for more than this many times its even share: near 1 is close to linear, large is
-    full equalisation."""
+    """Clip limit of the histogram, as a multiple of a uniform one: 1 is close to linear, a large one is full
+    equalisation."""
     clahe_clip: float = 2.0
-    """Clip limit of each tile, as OpenCV counts it."""
+    """Clip limit of each tile, in OpenCV's units."""
     smoothing_s: float = 0.5
-    """Time constant of limits and tables, seconds; 0 lets every frame have its own."""
+    """Time constant of limits and tables, seconds; 0 computes them for every frame."""
     min_span: float = 32.0
-    """Counts, at least, from black to white: a blank wall shall not become a picture of noise. Nor shall its
-    noise be equalised: "plateau" goes over to "linear" below four times this."""
+    """Smallest number of counts from black to white, so that a blank wall does not become a picture of noise.
+    Below four times this, "plateau" blends into "linear"."""
     black_hot: bool = False
     """Warm is dark."""
     heal: bool = True

@@ -1,4 +1,4 @@
-"""Flat-field corrections: while its shutter is closed, a thermal camera repeats the same picture bit by bit."""
+"""Detection of flat-field corrections: while its shutter is closed, a thermal camera repeats the same picture."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 _RUNS = 9
-_GLANCE = 64
-"""Rows apart, for a first look that tells almost every new picture."""
+"""Latest runs of repeats from which the usual number is computed."""
+_STRIDE = 64
+"""Rows between those of a first comparison, which recognises almost every new picture."""
 
 
 class FreezeDetector:
-    """Tells repeated pictures of a correction from those of a camera that sends each picture several times.
+    """Distinguishes a correction from a camera that sends each picture several times.
 
-    A sensor's noise never repeats, so one identical picture is enough. A 9 Hz core behind a 27 Hz interface
-    repeats two of three, though: what it does all the time is no freeze.
+    A sensor's noise never repeats, so one identical picture is enough. But a 9 Hz core behind a 27 Hz interface always
+    repeats two of three: the usual number of repeats is not a freeze.
     """
 
     def __init__(self) -> None:
@@ -27,13 +28,13 @@ class FreezeDetector:
         self._runs: deque[int] = deque([0], maxlen=_RUNS)
 
     def is_repeat(self, image: NDArray[Any]) -> bool:
-        """Whether the picture is the one before, bit by bit. Keeps a reference to it, not a copy."""
+        """Whether the picture is bit-identical to the one before. Keeps a reference to it, not a copy."""
         held = self._held
         same = (
             held is not None
             and held.shape == image.shape
             and held.dtype == image.dtype
-            and np.array_equal(held[::_GLANCE], image[::_GLANCE])
+            and np.array_equal(held[::_STRIDE], image[::_STRIDE])
             and np.array_equal(held, image)
         )
         if same:
@@ -46,6 +47,6 @@ class FreezeDetector:
 
     @property
     def frozen(self) -> bool:
-        """Whether the latest picture was repeated oftener than this camera always does."""
+        """Whether the latest picture was repeated more often than usual."""
         usual = median(self._runs)
         return self._repeats > (usual + 1 if usual else 0)
