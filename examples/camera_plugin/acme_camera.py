@@ -25,13 +25,10 @@ class AcmeCamera:
         self._rng, self._sequence = np.random.default_rng(int(uri.address)), 0
 
     def read(self, timeout: float) -> Reading:
-        time.sleep(
-            self._period
-        )  # an SDK waits here for at most `timeout` seconds; without a frame return TIMEOUT
-        now, shape = self._context.clock.now(), (120, 160) if self._context.side == "ir" else (120, 160, 3)
-        frame = Frame(
-            self._rng.integers(0, 256, shape, np.uint8), now, self._sequence, self.name, arrival=now
-        )
+        time.sleep(self._period)  # an SDK waits here for `timeout` seconds at most; TIMEOUT without a frame
+        now = self._context.clock.now()
+        image = self._rng.integers(0, 256, (120, 160), np.uint8)
+        frame = Frame(image, now, self._sequence, self.name, arrival=now)
         self._sequence += 1
         return Reading(Status.FRAME, frame)
 
