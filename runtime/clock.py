@@ -22,10 +22,6 @@ class Clock:
         real = time.monotonic()
         return real if self.speed == 1.0 else self._origin + (real - self._origin) * self.speed
 
-    def real(self, seconds: float) -> float:
-        """Real seconds that `seconds` of this clock take."""
-        return seconds / self.speed
-
     def wait(self, event: threading.Event, seconds: float) -> bool:
         """Wait for the event, at most `seconds` of this clock; returns whether it is set."""
-        return event.wait(max(self.real(seconds), 0.0))
+        return event.wait(max(seconds / self.speed, 0.0))

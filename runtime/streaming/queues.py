@@ -76,10 +76,6 @@ class MultiQueue(Generic[T]):
             self._changed.notify_all()
             return name, item
 
-    def __len__(self) -> int:
-        """Items that wait, in all queues."""
-        return sum(len(queue) for queue in self._queues.values())
-
     def close(self, discard: bool = False) -> None:
         """Accept no more items. Those in it can still be taken, unless they are discarded."""
         with self._changed:
@@ -104,10 +100,6 @@ class Queue(Generic[T]):
         """See `MultiQueue.get`."""
         got = self._queue.get(timeout)
         return None if got is None else got[1]
-
-    def __len__(self) -> int:
-        """Items that wait."""
-        return len(self._queue)
 
     def close(self, discard: bool = False) -> None:
         """See `MultiQueue.close`."""

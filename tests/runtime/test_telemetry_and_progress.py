@@ -1,4 +1,4 @@
-"""Figures of a run, and the line that shows how far it is."""
+"""Figures of a run, and the progress line."""
 
 from __future__ import annotations
 

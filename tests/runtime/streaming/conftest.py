@@ -1,4 +1,4 @@
-"""Simulated cameras with cheap pictures, a cheap fusion, and streams of them."""
+"""Simulated cameras with cheap pictures, a cheap fusion, and streams of both."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIZE = (48, 64)
 
 
 class MeanEngine:
-    """An `Engine` that fuses by the mean, as slowly as one likes."""
+    """An `Engine` that fuses by the mean, in at least `seconds`."""
 
     name = "mean"
     metadata: Mapping[str, str] = {"shape_multiple": "8"}
@@ -79,7 +79,7 @@ class Pair:
     timing: dict[str, Any] = field(default_factory=dict)
     sizes: dict[str, Callable[[int], tuple[int, int]]] = field(default_factory=dict)
     opened: list[tuple[str, float, bool]] = field(default_factory=list)
-    """Side, moment and success of every try."""
+    """Side, moment and success of every attempt."""
     feeds: dict[str, CheapFeed] = field(default_factory=dict)
     origin: float = 0.0
 
@@ -161,7 +161,7 @@ class Run:
         return [str(event) for event in self.events]
 
     def until(self, done: Callable[[], bool], seconds: float = 10.0) -> None:
-        """Let it run until something is so; fail if it does not become so."""
+        """Let it run until a condition holds; fail after `seconds`."""
         deadline = time.monotonic() + seconds
         while not done():
             assert time.monotonic() < deadline, self.said

@@ -1,4 +1,4 @@
-"""A small RTSP camera for tests: H.264 over TCP, a password, and it can hang up."""
+"""A small RTSP camera for tests: H.264 over TCP, a password, and a way to close the connection."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ class RtspServer:
 
     @property
     def address(self) -> str:
-        """Without scheme and credentials."""
+        """Address without scheme and credentials."""
         return f"127.0.0.1:{self.port}/live"
 
     def close(self) -> None:
-        """Serve no more."""
+        """Stop serving."""
         self._stop.set()
         self._listener.close()
 

@@ -1,4 +1,4 @@
-"""What becomes of each kind of camera: stamps, formats, ends and failures."""
+"""Each kind of camera: stamps, formats, ends and failures."""
 
 from __future__ import annotations
 
@@ -81,14 +81,14 @@ def drain(camera: Source, seconds: float) -> list[Frame]:
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
-    """Thirty frames of 25 a second, each of its own grey."""
+    """Thirty frames at 25 frames per second, each with its own grey level."""
     with VideoSink(tmp_path / "clip.mkv", 25) as sink:
         for index in range(30):
             sink.write(Frame(np.full((48, 64), 8 * index, np.uint8), index / 25, index, "x"))
     return tmp_path / "clip.mkv"
 
 
-def test_a_file_is_read_as_fast_as_asked_on_its_own_time(clip: Path) -> None:
+def test_a_file_is_read_as_fast_as_possible_with_its_own_stamps(clip: Path) -> None:
     camera = Cameras("other.mp4", str(clip), Clock()).open("vi")
     assert not camera.live
     began = time.monotonic()
@@ -110,7 +110,7 @@ def test_a_file_played_live_keeps_its_pace(clip: Path) -> None:
     assert [int(f.image[20, 20, 0]) for f in frames] == [8 * f.sequence for f in frames]
 
 
-def test_a_looped_file_goes_on_and_finds_its_place_again(clip: Path) -> None:
+def test_a_looped_file_continues_where_it_would_be_after_reopening(clip: Path) -> None:
     cameras = Cameras(f"{clip}?live=1&fps=200&loop=1", "other.mp4", Clock())
     cameras.start()
     frames = drain(cameras.open("ir"), 0.5)
@@ -158,7 +158,7 @@ def test_simulated_cameras_share_their_street_over_reopenings() -> None:
     assert vi[0].image.shape == (64, 64, 3)
 
 
-def test_a_camera_that_is_asked_too_late_leaves_frames_out() -> None:
+def test_a_camera_that_is_read_too_late_skips_frames() -> None:
     cameras = Cameras("sim://thermal?size=64x64&fps=20", "sim://visible?size=64x64", Clock())
     cameras.check()
     cameras.start()
@@ -235,7 +235,7 @@ class Device:
 
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> list[Device]:
-    """A /dev/video0 that is there; the captures opened on it."""
+    """A fake /dev/video0; returns the captures opened on it."""
     made: list[Device] = []
     monkeypatch.setattr(v4l2, "require_device", lambda path: None)
     monkeypatch.setattr(v4l2, "offered", lambda path: ["YUYV 320x240", "Y16 640x512, 320x240"])
@@ -285,7 +285,7 @@ def test_stamps_of_the_driver_and_of_arrival(device: list[Device]) -> None:
     assert [frame.sequence, frame.image.shape] == [1, (240, 320, 3)]
 
 
-def test_a_refused_format_says_what_is_offered(device: list[Device]) -> None:
+def test_the_error_of_a_refused_format_lists_the_formats(device: list[Device]) -> None:
     with pytest.raises(
         InputError, match=r"refused MJPG.*would give YUYV 320x240.*offers: YUYV 320x240; Y16 640x512"
     ):
@@ -293,7 +293,7 @@ def test_a_refused_format_says_what_is_offered(device: list[Device]) -> None:
     assert device[0].released
 
 
-def test_a_device_that_goes_is_an_error_a_silent_one_a_timeout(
+def test_an_unplugged_device_is_an_error_and_a_silent_one_a_timeout(
     device: list[Device], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     camera = v4l2_camera(device, "")
@@ -311,7 +311,7 @@ def test_counts_refuse_eight_bits() -> None:
 
 
 @pytest.mark.skipif(not hasattr(v4l2_formats.os, "O_NONBLOCK"), reason="POSIX")
-def test_formats_are_asked_of_the_kernel() -> None:
+def test_the_formats_come_from_the_kernel() -> None:
     def kernel(descriptor: int, request: int, buffer: bytearray) -> None:
         if request == v4l2_formats.ENUM_FMT:
             (index,) = struct.unpack_from("=I", buffer)
@@ -339,7 +339,7 @@ def test_formats_are_asked_of_the_kernel() -> None:
     )
 
 
-def test_busy_is_told_from_broken() -> None:
+def test_busy_and_broken_devices_differ() -> None:
     def busy(descriptor: int, request: int, buffer: bytearray) -> None:
         raise OSError(errno.EBUSY, "Device or resource busy")
 
@@ -348,7 +348,7 @@ def test_busy_is_told_from_broken() -> None:
     assert not v4l2_formats.is_busy(Path("/dev/gone"), busy), "it disappeared meanwhile"
 
 
-def test_devices_that_are_none() -> None:
+def test_files_that_are_no_devices() -> None:
     with pytest.raises(InputError, match="no device /dev/video99"):
         v4l2_formats.require_device(Path("/dev/video99"))
     with pytest.raises(InputError, match="is no video device"):
@@ -369,7 +369,7 @@ def test_pipelines() -> None:
 
 
 @pytest.mark.skipif(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER), reason="this OpenCV has GStreamer")
-def test_opencv_without_gstreamer_is_said() -> None:
+def test_opencv_without_gstreamer_is_an_error() -> None:
     with pytest.raises(InputError, match="this OpenCV has no GStreamer"):
         GStreamerCamera("gst:videotestsrc", "videotestsrc", Clock())
 

@@ -1,4 +1,4 @@
-"""Cameras that stall, disappear and come back; what goes out meanwhile, and what is said about it."""
+"""Cameras that stall, disappear and come back: the frames shown meanwhile, and the events."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ufuser.runtime.streaming.sink_worker import STALE
 from ufuser.runtime.streaming.supervisor import BackOff
 
 SPEED = 5.0
-"""Five seconds of the cameras in one."""
+"""The streams run at five times real time."""
 LOST_AFTER = 1.5
-"""Of theirs: a third of a second in which a busy machine may do something else."""
+"""On the stream's clock: 0.3 s of real time, which a busy machine may need."""
 PATIENT = Patience(silent=60.0)
 
 
@@ -33,7 +33,7 @@ def flags_of(frames: list[Any]) -> list[frozenset[str]]:
 @pytest.mark.parametrize(
     ("side", "flag", "level"), [("ir", IR_LOST, 120), ("vi", VI_LOST, 60)], ids=["thermal", "visible"]
 )
-def test_one_camera_stalls_and_the_other_goes_out_alone(
+def test_one_camera_stalls_and_the_other_is_shown_alone(
     start_stream: Any, collect: Any, side: str, flag: str, level: int
 ) -> None:
     sink = collect()
@@ -45,7 +45,7 @@ def test_one_camera_stalls_and_the_other_goes_out_alone(
     assert flags == [frozenset()] * began + [{flag}] * (back - began) + [frozenset()] * (len(flags) - back)
     assert began >= 5
     assert len(flags) - back >= 5
-    # Some two and a half of the four seconds, at ten frames a second.
+    # About 2.5 of the 4 seconds, at ten frames per second.
     assert 15 <= back - began <= 42
     alone = sink.frames[began + 1]
     assert alone.image.shape == (48, 64, 3)
@@ -80,7 +80,7 @@ def test_a_lost_camera_is_written_into_the_picture(start_stream: Any, collect: A
     assert (last.vi[1:] == 120).all(), "the pictures beside it are not drawn upon"
 
 
-def test_both_stall_and_the_last_frame_is_repeated_marked(start_stream: Any, collect: Any) -> None:
+def test_both_stall_and_the_last_frame_is_repeated(start_stream: Any, collect: Any) -> None:
     sink = collect()
     gone = Faults(silent=((2, 9),))
     run = start_stream([sink], config(), speed=SPEED, faults={"ir": gone, "vi": gone})
@@ -161,7 +161,7 @@ def test_drops_and_jitter_are_counted_and_survived(start_stream: Any, collect: A
     assert (np.diff(stamps) > 0).all()
 
 
-def test_resolution_changes_in_mid_stream(start_stream: Any, collect: Any) -> None:
+def test_the_resolution_changes_during_a_stream(start_stream: Any, collect: Any) -> None:
     sink = collect()
     sizes = {
         "vi": lambda index: (48, 64) if index < 20 else (96, 128),

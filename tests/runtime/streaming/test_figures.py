@@ -1,4 +1,4 @@
-"""What a running stream tells of itself, in bounded memory."""
+"""Figures of a running stream, in bounded memory."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_rates() -> None:
 
 
 class Ticking(Clock):
-    """A clock that stands until it is set."""
+    """A clock that is set by hand."""
 
     at = 1000.0
 
@@ -80,7 +80,7 @@ def frame(index: int, fps: float = 10.0, flags: frozenset[str] = frozenset()) ->
 
 @pytest.fixture
 def telemetry() -> Telemetry:
-    """Of two cameras, on a clock that stands."""
+    """Telemetry of two cameras, on a clock that is set by hand."""
     return Telemetry({"ir": "rtsp://***@cam/1", "vi": "sim://visible"}, Ticking())
 
 

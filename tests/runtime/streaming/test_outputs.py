@@ -1,4 +1,4 @@
-"""Recordings that are whole at any moment, and the other places a stream goes to."""
+"""Recordings that can be played at any moment, and the other sinks of a stream."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_paths_and_folders(tmp_path: Path) -> None:
     assert [(tmp_path / part / "000007.png").is_file() for part in ("a", "b", "")] == [True] * 3
 
 
-def test_no_screen_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_screen_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)

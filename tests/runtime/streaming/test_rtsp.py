@@ -1,4 +1,4 @@
-"""Network cameras and media servers, over real sockets of this machine."""
+"""Network cameras and media servers, over sockets of this machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ av = pytest.importorskip("av")
 
 
 def _server_module() -> Any:
-    """The helper beside this file: tests are no package."""
+    """Import the helper beside this file; the tests are no package."""
     path = Path(__file__).with_name("rtsp_server.py")
     spec = importlib.util.spec_from_file_location("rtsp_server", path)
     assert spec is not None
@@ -72,7 +72,7 @@ def test_frames_come_with_stamps_of_their_capture(server: Any) -> None:
     assert (stamps <= arrivals).all()
     assert (np.diff(stamps) >= 0).all()
     assert stamps[0] > began
-    # Arrivals may be late on a busy machine; what they are mapped to keeps the camera's pace.
+    # Arrivals may be late on a busy machine; the mapped stamps keep the camera's pace.
     assert np.median(np.diff(stamps)) == pytest.approx(1 / 25, abs=0.01)
 
 
@@ -96,7 +96,7 @@ def test_a_camera_that_hangs_up_is_an_error_and_can_be_opened_again(server: Any)
         while statuses[-1] is Status.FRAME:
             statuses.append(source.read(0.1).status)
         source.close()
-        # The first are used up by finding out what they are.
+        # FFmpeg uses the first frames to detect the format.
         assert 5 < len(statuses) <= 41
         assert statuses[-1] is Status.ERROR
     assert served.connections == 2
@@ -106,7 +106,7 @@ def test_a_camera_that_hangs_up_is_an_error_and_can_be_opened_again(server: Any)
 
 
 class Receiver:
-    """A media server that takes what is pushed."""
+    """A media server that receives a stream."""
 
     def __init__(self, port: int = 0) -> None:
         with socket.socket() as free:
@@ -123,7 +123,7 @@ class Receiver:
             with av.open(f"rtsp://127.0.0.1:{self.port}/x", options=options) as container:
                 for frame in container.decode(video=0):
                     self.images.append(frame.to_ndarray(format="bgr24"))
-        except Exception as e:  # the connection's end, however it came
+        except Exception as e:  # any end of the connection
             self.error = e
 
 
@@ -156,7 +156,7 @@ def test_pushed_frames_arrive() -> None:
     assert np.all(np.diff(levels) > 0)
 
 
-def test_a_server_that_is_away_is_asked_again() -> None:
+def test_connecting_again_to_a_server_that_was_away() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

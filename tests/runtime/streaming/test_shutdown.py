@@ -157,7 +157,7 @@ def test_a_stalled_disk(start: Any, stalled_disk: Path, numbers: tuple[signal.Si
 def test_a_part_that_hangs(start: Any, where: str) -> None:
     process = start("--out", "plugin:", hanging=where)
     wait_for_line(process, "hangs")
-    time.sleep(0.3)  # it says so just before
+    time.sleep(0.3)  # printed just before the hang
     _, err = ended(process, signal.SIGTERM)
     part = {"write": "plugin:", "read": "infrared camera", "fuse": "fusion"}.get(where, "the main thread")
     assert "left unfinished" in err

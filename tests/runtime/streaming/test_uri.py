@@ -1,4 +1,4 @@
-"""URIs taken apart, and what of them may be shown."""
+"""Parsing of URIs, and masking of credentials in them."""
 
 from __future__ import annotations
 
