@@ -1,6 +1,6 @@
-"""What this machine has of what fusing needs: one check a thing, each with the command that mends it.
+"""Checks of what fusing needs on this machine, each with the command that repairs it.
 
-Nothing here may raise or need OpenCV: it runs where everything else fails.
+They raise nothing and work without OpenCV, because they run where everything else fails.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ _JETPACK_OPENCV = (
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at."""
+    """The result of one check."""
 
     name: str
     works: bool
     said: str
-    """What was found, or what is wrong."""
+    """Version and place, or what is wrong."""
     remedy: str = ""
-    """The command that mends it; "" if nothing is to be mended."""
+    """The command that repairs it; "" if it works."""
     needed: bool = False
-    """Whether the default path (fusing on the CPU) fails without it."""
+    """Whether fusing on the CPU, the default path, fails without it."""
     group: str = ""
 
 
 def all_checks() -> Iterator[Check]:
-    """Every check, the needed ones first, each made when it is asked for."""
+    """All checks, made one by one, the needed ones first."""
     yield check_python()
     yield from (_imported(*row) for row in _NEEDED)
     yield check_default_path()
@@ -74,6 +74,7 @@ _NEEDED: tuple[_Row, ...] = (
 )
 _OPTIONAL: tuple[_Row, ...] = (
     ("OpenVINO", "openvino", 'pip install "ufuser[openvino]"', False, "engines"),
+    ("prometheus_client (web server)", "prometheus_client", 'pip install "ufuser[metrics]"', False, "video"),
     ("PyAV (H.264 files)", "av", 'pip install "ufuser[cpu]"', False, "video"),
     (
         "SciPy (calibrate)",
@@ -105,7 +106,7 @@ def check_python() -> Check:
     found = sys.version_info[:2]
     span = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
     remedy = "" if OLDEST <= found <= NEWEST else f"python3.12 -m venv .venv (expected {span})"
-    # A newer one may work; an older one cannot.
+    # A newer version may work; an older one does not.
     return Check("Python", found >= OLDEST, platform.python_version(), remedy, True, "default path")
 
 
@@ -121,9 +122,9 @@ def _imported(name: str, module: str, remedy: str, needed: bool, group: str) -> 
         return Check(
             name, False, f"installed, but cannot be imported: {first_line(e)}", remedy, needed, group
         )
-    said = _version(loaded, module)
+    found = _version(loaded, module)
     where = getattr(loaded, "__file__", None)
-    return Check(name, True, f"{said} ({Path(where).parent})" if where else said, "", needed, group)
+    return Check(name, True, f"{found} ({Path(where).parent})" if where else found, "", needed, group)
 
 
 def _version(loaded: Any, module: str) -> str:
@@ -136,7 +137,7 @@ def _version(loaded: Any, module: str) -> str:
 
 
 def check_default_path() -> Check:
-    """Fuses one small pair with the model shipped for CPUs: what all the rest is for."""
+    """Fuse a small pair with the model shipped for CPUs."""
     name, group = "Fusing with the shipped model", "default path"
     try:
         import numpy as np
@@ -151,21 +152,21 @@ def check_default_path() -> Check:
             return Check(
                 name,
                 False,
-                "the answer is no picture",
+                "the fused picture is blank",
                 'pip install --force-reinstall "ufuser[cpu]"',
                 True,
                 group,
             )
         return Check(name, True, fuser.engine.name, "", True, group)
-    except Exception as e:  # whatever it is, it is the finding
+    except Exception as e:  # any error is the finding
         return Check(name, False, first_line(e), 'pip install "ufuser[cpu]"', True, group)
 
 
 def check_opencv() -> Iterator[Check]:
-    """Which ways to cameras and videos this OpenCV really has; its build text alone does not tell."""
+    """OpenCV's back ends for cameras and videos, as its registry knows them; its build text is not reliable."""
     try:
         cv2: Any = import_module("cv2")
-    except Exception:  # said by the check of OpenCV itself
+    except Exception:  # the check of OpenCV itself reports it
         return
     backends = (
         ("GStreamer", cv2.CAP_GSTREAMER, f"pip's OpenCV has none: {_JETPACK_OPENCV}"),
@@ -174,8 +175,8 @@ def check_opencv() -> Iterator[Check]:
     )
     for label, backend, remedy in backends:
         there = bool(cv2.videoio_registry.hasBackend(backend))
-        said = "in this OpenCV" if there else "not in this OpenCV"
-        yield Check(f"OpenCV with {label}", there, said, "" if there else remedy, False, "video")
+        finding = "in this OpenCV" if there else "not in this OpenCV"
+        yield Check(f"OpenCV with {label}", there, finding, "" if there else remedy, False, "video")
 
 
 def check_providers() -> Check:
@@ -192,7 +193,7 @@ def check_providers() -> Check:
 
 
 def check_cuda(load: Callable[[str], Any] = ctypes.CDLL) -> Iterator[Check]:
-    """Driver and GPU by libcuda itself: PyCUDA may be missing.
+    """Driver and GPUs, from libcuda itself, because PyCUDA may be missing.
 
     Args:
         load: opens a shared library by name.
@@ -205,15 +206,20 @@ def check_cuda(load: Callable[[str], Any] = ctypes.CDLL) -> Iterator[Check]:
         return
     number = ctypes.c_int(0)
     cuda.cuDriverGetVersion(ctypes.byref(number))
-    said = f"up to CUDA {number.value // 1000}.{number.value % 1000 // 10}"
+    supported = f"up to CUDA {number.value // 1000}.{number.value % 1000 // 10}"
     status = int(cuda.cuInit(0))
     if status:
-        remedy = "nvidia-smi tells more; in a container: docker run --gpus all (on a Jetson --runtime nvidia)"
+        remedy = "run nvidia-smi; in a container: docker run --gpus all (on a Jetson --runtime nvidia)"
         yield Check(
-            "CUDA driver", False, f"{said}, but no device can be used (error {status})", remedy, False, "GPU"
+            "CUDA driver",
+            False,
+            f"{supported}, but no device can be used (error {status})",
+            remedy,
+            False,
+            "GPU",
         )
         return
-    yield Check("CUDA driver", True, said, "", False, "GPU")
+    yield Check("CUDA driver", True, supported, "", False, "GPU")
     count = ctypes.c_int(0)
     cuda.cuDeviceGetCount(ctypes.byref(count))
     for index in range(count.value):
@@ -230,12 +236,12 @@ def check_jetson(release: Path = _JETSON) -> Iterator[Check]:
         yield Check("Jetson Linux (L4T)", False, "this machine is no Jetson", "", False, "Jetson")
         return
     match = re.search(r"# R(\d+) \(release\), REVISION: ([\d.]+)", text)
-    said = f"{match[1]}.{match[2]}" if match else text.splitlines()[0]
-    yield Check("Jetson Linux (L4T)", True, said, "", False, "Jetson")
-    jetpack = _said("dpkg-query", "--show", "--showformat=${Version}", "nvidia-jetpack")
+    release_number = f"{match[1]}.{match[2]}" if match else text.splitlines()[0]
+    yield Check("Jetson Linux (L4T)", True, release_number, "", False, "Jetson")
+    jetpack = _output("dpkg-query", "--show", "--showformat=${Version}", "nvidia-jetpack")
     remedy = "" if jetpack else "sudo apt update && sudo apt install nvidia-jetpack"
     yield Check("JetPack", bool(jetpack), jetpack or "package not installed", remedy, False, "Jetson")
-    mode = _said(_NVPMODEL, "-q")
+    mode = _output(_NVPMODEL, "-q")
     name = next((line.partition(":")[2].strip() for line in mode.splitlines() if "Power Mode" in line), "")
     best = "MAXN" in name
     remedy = (
@@ -247,14 +253,14 @@ def check_jetson(release: Path = _JETSON) -> Iterator[Check]:
 
 
 def check_cameras(folder: Path = _VIDEO, devices: Path = Path("/dev")) -> Iterator[Check]:
-    """Video4Linux devices by their names, and whether this user may open them."""
+    """Video4Linux devices with their names, and whether this user may open them."""
     found = sorted(folder.iterdir()) if folder.is_dir() else []
     if not found:
         yield Check(
             "Cameras",
             False,
             "none found",
-            "plug one in, then: v4l2-ctl --list-devices (sudo apt install v4l-utils)",
+            "connect one, then: v4l2-ctl --list-devices (sudo apt install v4l-utils)",
             False,
             "video",
         )
@@ -265,11 +271,11 @@ def check_cameras(folder: Path = _VIDEO, devices: Path = Path("/dev")) -> Iterat
             yield Check(f"Camera {device}", True, name, "", False, "video")
         else:
             remedy = "sudo usermod -aG video $USER, then log in again"
-            yield Check(f"Camera {device}", False, f"{name}: may not be opened", remedy, False, "video")
+            yield Check(f"Camera {device}", False, f"{name}: no permission", remedy, False, "video")
 
 
-def _said(*command: str) -> str:
-    """What a system's command prints, "" where it isn't there or fails."""
+def _output(*command: str) -> str:
+    """The output of a command; "" if it is missing or fails."""
     if shutil.which(command[0]) is None:
         return ""
     try:

@@ -1,4 +1,4 @@
-"""Luma and chroma: the network fuses luma, the visible picture's chroma is carried around it."""
+"""Luma and chroma: the network fuses luma; the fused picture keeps the chroma of the visible one."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def luma(image: NDArray[Any]) -> NDArray[Any]:
 def with_chroma_of(fused: NDArray[Any], visible: NDArray[Any]) -> NDArray[Any]:
     """The fused luma H×W with the chroma of a BGR picture H×W×3 of the same dtype, as BGR.
 
-    Chroma differences are kept as they are (YCrCb), so a colour's strength neither grows nor shrinks with the
-    fused brightness; what leaves the range is clipped.
+    The chroma differences (YCrCb) do not change, so the saturation does not depend on the fused brightness. Values
+    outside the range are clipped.
     """
     ycrcb = cv2.cvtColor(visible, cv2.COLOR_BGR2YCrCb)
     ycrcb[..., 0] = fused

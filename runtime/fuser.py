@@ -1,4 +1,4 @@
-"""A pair of pictures → the fused picture: normalise, pad, run, crop, carry the colour."""
+"""A pair of pictures → the fused picture: normalise, pad, run, crop, restore the colour."""
 
 from __future__ import annotations
 
@@ -55,48 +55,47 @@ class Fuser:
         """Load a model.
 
         Args:
-            model: name of a shipped model, or the path of an ONNX file written by `ufuser-export`; `auto` is the
-                shipped one that fits the engine (`ufuser.runtime.models.fitting`), which the attribute `model` names.
-            engine: one of `ufuser.runtime.engines.ENGINES`, or `auto` for the fastest that is installed.
+            model: name of a shipped model, or path of an ONNX file of `ufuser export`; `auto` selects a shipped one
+                that fits the engine (`ufuser.runtime.models.fitting`), which the attribute `model` names.
+            engine: one of `ufuser.runtime.engines.ENGINES`, or `auto` for the fastest installed one.
             threads: CPU threads; None takes one per physical core.
             cpu_precision: `fp32`, or `bf16` with OpenVINO on a CPU that has it: about twice as fast, less exact.
             shared: other threads need the CPU at the same time, to decode and encode (see `open_engine`).
 
         Raises:
-            InputError: unknown model or engine, engine not installed, or a file that is no fusion model.
+            InputError: the model or engine is unknown, the engine is not installed, or the file is no fusion model.
         """
         if threads is not None and threads < 1:
-            raise InputError(f"threads {threads}: expected at least 1")
+            raise InputError(f"threads={threads}: expected at least 1", "threads")
         if model == AUTO:
             model = fitting(engine)
         path = find_model(model)
         opened = open_engine(engine, path, threads, cpu_precision, shared)
         multiple = opened.metadata.get("shape_multiple", "")
-        # More could not be reflected out of the smallest picture.
+        # Padding reflects the picture, so it must not be wider than the smallest one.
         if not multiple.isdecimal() or not 1 <= int(multiple) <= SMALLEST:
             raise InputError(
-                f"{path} says '{multiple}' for 'shape_multiple' in its metadata, expected 1 to {SMALLEST}: "
-                f"export it with `ufuser-export`"
+                f"{path} has shape_multiple '{multiple}' in its metadata, expected 1 to {SMALLEST}: export it with "
+                f"`ufuser export`"
             )
         return cls(opened, int(multiple), str(model))
 
     def fuse(self, ir: NDArray[Any], vi: NDArray[Any], *, stretch: bool = False) -> NDArray[Any]:
-        """Fuse one registered pair.
+        """Fuse one registered pair of pictures.
 
         Args:
-            ir: infrared, H×W or H×W×3 (its luma is taken).
+            ir: infrared, H×W or H×W×3, of which the luma is used.
             vi: visible, H×W grey or H×W×3 BGR, of the same H and W. Each is uint8, uint16 (full scale 65535)
                 or float in [0, 1], of any size from 16×16; the two may differ in dtype.
-            stretch: spread the fused levels to the full range, picture by picture, as the paper's test script
-                does. For stills: in video it flickers.
+            stretch: stretch the fused levels to the full range, picture by picture, as the paper's test script
+                does. For stills: video flickers.
 
         Returns:
-            A new array in the visible picture's layout and dtype (float32 for any float). Colour is the
-            visible picture's.
+            A new array with the layout, colour and dtype of the visible picture (float32 for any float).
 
         Raises:
-            InputError: sizes differ or are below 16, another dtype or layout, floats that are NaN or outside
-                [0, 1]; the fuser is closed; the engine fails, such as for lack of memory.
+            InputError: the sizes differ or are below 16, another dtype or layout, floats that are NaN or outside
+                [0, 1]; the fuser is closed; the engine fails, for example for lack of memory.
         """
         ir, vi = _checked(ir, "infrared"), _checked(vi, "visible")
         height, width = vi.shape[:2]
@@ -156,7 +155,7 @@ def _checked(image: NDArray[Any], side: str) -> NDArray[Any]:
             f"{side} is {image.shape[1]}x{image.shape[0]}: expected at least {SMALLEST}x{SMALLEST} pixels"
         )
     if np.issubdtype(image.dtype, np.floating):
-        # Written so that NaN fails too.
+        # This comparison fails for NaN, too.
         if not (image.min() >= 0 and image.max() <= 1):
             what = "NaN" if np.isnan(image).any() else f"values from {image.min():g} to {image.max():g}"
             raise InputError(f"{side} holds {what}: expected finite floats in [0, 1]")

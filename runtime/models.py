@@ -1,4 +1,4 @@
-"""Which model file a name means."""
+"""Names of models and their files."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from ufuser.runtime.engines import GPU_ENGINES
 from ufuser.runtime.errors import InputError
 
 AUTO = "auto"
-"""The model that fits what runs it: see `fitting`."""
+"""The model that fits the engine, see `fitting`."""
 WEIGHTS = Path(__file__).parent / "weights"
 
 
 def shipped() -> list[str]:
-    """Names of the models that come with the package."""
+    """Names of the models in the package."""
     return sorted(p.stem for p in WEIGHTS.glob("*.onnx"))
 
 
 def fitting(engine: str) -> str:
-    """What `auto` stands for: the full network where a GPU is asked for, else the one for cameras' rates on CPUs."""
+    """The model that `auto` selects for an engine: U-Fuser on a GPU, Lite on a CPU, where it keeps up with cameras."""
     return "ufuser" if engine in GPU_ENGINES else "lite"
 
 
 def find_model(model: str | Path) -> Path:
-    """The file of a shipped model's name, or a path as it is.
+    """The file of a model: a shipped one by its name, or a path. A path has a suffix or a separator.
 
-    Raises InputError when there is neither; a path is told from a name by its suffix or a separator.
+    Raises InputError if there is no such model.
     """
     path = Path(model)
     if path.suffix or len(path.parts) > 1:

@@ -1,4 +1,4 @@
-"""One contract for every inference engine, and how to open one by name."""
+"""The contract of inference engines, and opening one by name."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ CPU_ENGINES = ("onnxruntime", "openvino")
 GPU_ENGINES = ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt")
 ENGINES = CPU_ENGINES + GPU_ENGINES
 AUTO = "auto"
-"""The fastest that is installed; its `name` says which it is."""
+"""The fastest engine that is installed, see `fastest_installed`."""
 SMALL = 1 << 20
-"""Bytes of a model file under which ONNX Runtime was the faster one (docs/lite.md): all in all a call of OpenVINO
-costs some milliseconds more, which its faster convolutions have to win back."""
+"""Bytes of a model file below which ONNX Runtime is faster (docs/lite.md): a call of OpenVINO costs some milliseconds
+more, which its faster convolutions must save."""
 INPUTS, OUTPUT = ("ir", "vi"), "fused"
 
 
@@ -34,17 +34,17 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """What runs it, with version and device."""
+        """The engine with its version and device."""
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """The model file's metadata."""
+        """Of the model file."""
 
     def bind(self, height: int, width: int, batch: int = 1) -> tuple[Image, Image, Image]:
         """Buffers (ir, vi, fused), each height×width float32, that `run` reads and writes.
 
-        For a batch of more than one pair they are batch×height×width. Both sides must be multiples of the model's
-        `shape_multiple`. The same shape gives the same buffers again.
+        For a batch of more than one pair they are batch×height×width. Height and width must be multiples of the
+        model's `shape_multiple`. Calls with the same shape return the same buffers.
         """
 
     def run(self) -> None:
@@ -58,20 +58,20 @@ class Engine(Protocol):
 
 
 def pictures(array: Image) -> Image:
-    """What a network's batch×1×height×width array is to `Engine.bind`'s caller: a single picture has two axes."""
+    """A network's batch×1×height×width array as `Engine.bind` returns it: without the channel, nor a batch of 1."""
     return array[0, 0] if len(array) == 1 else array[:, 0]
 
 
 def check_signature(model: Path, found: Mapping[str, tuple[str, Sequence[int | str]]], kind: str) -> None:
-    """Refuse a model that takes or gives something else than a fusion network does.
+    """Reject a model whose inputs and outputs are not those of a fusion network.
 
     Args:
         model: the file, for the message.
         found: element type and shape of every input and output by name; dynamic axes as text.
-        kind: what the engine calls float32.
+        kind: the engine's name of float32.
 
     Raises:
-        InputError: naming what was found and what is expected.
+        InputError: naming both signatures.
     """
     fits = set(found) == {*INPUTS, OUTPUT} and all(
         element == kind
@@ -84,14 +84,14 @@ def check_signature(model: Path, found: Mapping[str, tuple[str, Sequence[int | s
         said = ", ".join(f"{name} {element} {list(shape)}" for name, (element, shape) in found.items())
         raise InputError(
             f"{model} is no fusion model: it has {said}; expected inputs ir, vi and output fused, float, "
-            f"[batch, 1, height, width] with dynamic height and width, as `ufuser-export` writes them"
+            f"[batch, 1, height, width] with dynamic height and width, as `ufuser export` writes them"
         )
 
 
 def fastest_installed(model: Path) -> str:
-    """What `auto` stands for: TensorRT for its engine files, else OpenVINO before ONNX Runtime, but for small networks.
+    """The engine that `auto` selects: TensorRT for its engine files; else OpenVINO, or ONNX Runtime for small networks.
 
-    GPU providers are asked for by name: that one is installed does not say that it will start.
+    It never selects a GPU provider: that one is installed does not mean that it starts.
     """
     if model.suffix == ".engine":
         return "tensorrt"
@@ -108,15 +108,14 @@ def open_engine(
 
     Args:
         name: one of `ENGINES`, or `auto`.
-        model: ONNX file written by `export/to_onnx.py`; for `tensorrt` also an engine file of
-            `export/to_tensorrt.py`.
+        model: ONNX file of `ufuser export`; for `tensorrt` also an engine file of `ufuser build`.
         threads: CPU threads; None leaves the choice to the engine.
-        cpu_precision: what a float32 graph is computed in: `fp32`, or `bf16` with OpenVINO where the CPU has it.
-        shared: other threads need the CPU at the same time: ONNX Runtime's, which else keep a core busy while they
-            wait for work, sleep. Alone that is a tenth slower; beside a decoder and an encoder a tenth faster.
+        cpu_precision: arithmetic for a float32 graph: `fp32`, or `bf16` with OpenVINO on a CPU that has it.
+        shared: other threads need the CPU at the same time. ONNX Runtime's threads then sleep while they wait for
+            work, instead of spinning: a tenth slower alone, a tenth faster beside a decoder and an encoder.
 
     Raises:
-        InputError: unknown engine, engine or its provider not installed, or a file that it can't load.
+        InputError: the engine is unknown, it or its provider is not installed, or it cannot load the file.
     """
     if name == AUTO:
         name = fastest_installed(model)

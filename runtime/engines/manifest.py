@@ -28,7 +28,7 @@ _AMPERE = 8
 
 
 class DeviceFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The machine that an engine depends on, and what helps to understand a failure. "" is unknown."""
+    """The machine that an engine depends on, with facts that explain a failure. "" is unknown."""
 
     tensorrt: str
     gpu: str
@@ -208,4 +208,4 @@ def _kept(folder: Path) -> Iterator[tuple[Path, Manifest]]:
         try:
             yield engine, Manifest.read(engine)
         except InputError:
-            continue  # not an engine of ours: irrelevant to the search
+            continue  # another file, or a damaged one: not a match

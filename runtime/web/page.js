@@ -5,7 +5,7 @@ const stage = byId("stage");
 const SHOWN = { fused: ["fused"], side: ["ir", "vi", "fused"], swipe: ["vi", "fused"] };
 const rates = [];
 
-// A stream that is not shown is not asked for: the server encodes nothing for it.
+// Hidden pictures are not requested, so the server does not encode them.
 function show(view) {
   stage.dataset.view = view;
   for (const name of ["ir", "vi", "fused"]) {
@@ -90,7 +90,7 @@ async function poll() {
 for (const button of document.querySelectorAll("nav button"))
   button.addEventListener("click", () => show(button.dataset.view));
 byId("swipe").addEventListener("input", (event) => stage.style.setProperty("--at", `${event.target.value}%`));
-// A picture whose stream broke is asked for again.
+// Request a picture again if its connection broke.
 for (const image of document.querySelectorAll("figure img"))
   image.addEventListener("error", () => {
     const source = image.getAttribute("src");
@@ -98,6 +98,6 @@ for (const image of document.querySelectorAll("figure img"))
     image.removeAttribute("src");
     setTimeout(() => show(stage.dataset.view), 1000);
   });
-const asked = location.hash.replace("#view-", "");
-show(SHOWN[asked] ? asked : "fused");
+const initial = location.hash.replace("#view-", "");
+show(SHOWN[initial] ? initial : "fused");
 poll();

@@ -17,7 +17,7 @@ _QUALITY = 80
 
 
 class Pictures:
-    """The newest picture of each view. Viewers take what is there; nobody waits for them."""
+    """The newest picture of each view. Writing never waits for a viewer."""
 
     VIEWS = ("fused", "ir", "vi")
 

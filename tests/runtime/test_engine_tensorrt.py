@@ -1,4 +1,4 @@
-"""The TensorRT runner's own logic: over the test double here, over a real engine where there is a GPU."""
+"""The logic of the TensorRT engine, over the test doubles of TensorRT and PyCUDA."""
 
 from __future__ import annotations
 

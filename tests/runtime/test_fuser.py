@@ -1,4 +1,4 @@
-"""The fuser around a network that takes the maximum: nothing but the maximum may come out."""
+"""The fuser around a network that takes the maximum; the fused picture must be exactly that."""
 
 from __future__ import annotations
 
@@ -159,7 +159,6 @@ def test_grey_in_colour_stays_grey(fuser: Fuser, dtype: str) -> None:
 def test_colour_is_the_visibles(fuser: Fuser, dtype: str) -> None:
     vi = picture((33, 47, 3), dtype)
     fused = fuser.fuse(np.zeros((33, 47), np.uint8), vi)
-    # Two conversions, each rounded; OpenCV computes 16-bit ones with 14 bits of precision.
     # Two conversions, each rounded; OpenCV computes 16-bit ones with coefficients of 14 bits.
     slack = {"uint8": 2, "uint16": 32, "float32": 2e-3}[dtype]
     np.testing.assert_allclose(fused.astype(float), vi.astype(float), atol=slack)
@@ -296,7 +295,7 @@ def test_closing_frees_the_engine_without_the_collector(
 
 
 class Slow:
-    """An engine whose `run` lasts until it is told."""
+    """An engine whose `run` lasts until `go` is set."""
 
     name, metadata = "slow", {"shape_multiple": "8"}
 

@@ -1,4 +1,4 @@
-"""What happens when the model or the engine is not what was asked for."""
+"""Models and engines that are missing, broken or of another kind; the choice of `auto`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_beside_other_threads_those_of_onnx_runtime_sleep(
 
     def watched(path: str, options: onnxruntime.SessionOptions, **rest: Any) -> onnxruntime.InferenceSession:
         found.append("")
-        with contextlib.suppress(RuntimeError):  # for an entry that nobody made
+        with contextlib.suppress(RuntimeError):  # raised for an entry that is not set
             found[-1] = options.get_session_config_entry("session.intra_op.allow_spinning")
         return session(path, options, **rest)
 
@@ -85,7 +85,7 @@ def test_engine_not_installed_names_the_extra(
 
 @pytest.mark.parametrize("threads", [0, -3])
 def test_threads(max_model: Path, threads: int) -> None:
-    with pytest.raises(InputError, match=f"threads {threads}"):
+    with pytest.raises(InputError, match=f"threads={threads}: expected at least 1"):
         Fuser.open(max_model, threads=threads)
 
 
@@ -121,7 +121,7 @@ def test_shape_multiple_must_be_there(make_model: Any, value: str | None, engine
     path = make_model(
         "bare", metadata={"model": "bare"} | ({} if value is None else {"shape_multiple": value})
     )
-    with pytest.raises(InputError, match=r"shape_multiple.*ufuser-export"):
+    with pytest.raises(InputError, match=r"shape_multiple.*ufuser export"):
         Fuser.open(path, engine)
 
 
@@ -149,7 +149,7 @@ def test_a_batch_is_bound_as_one_and_single_pictures_after_it(max_model: Path, n
 
 
 def test_engines_agree_and_keep_single_precision() -> None:
-    """A CPU with bfloat16 must not be used so unasked: it is 54 dB off, a hundred times this tolerance."""
+    """OpenVINO must not use bfloat16 by default: its error is a hundred times this tolerance."""
     pytest.importorskip("openvino")
     rng = np.random.default_rng(5)
     fused = {name: Fuser.open("lite", name, threads=1) for name in CPU_ENGINES}

@@ -151,7 +151,7 @@ def test_a_jetson(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64\n", encoding="utf-8"
     )
     answers = {"dpkg-query": "6.2+b77", "nvpmodel": "NV Power Mode: 15W\n0"}
-    monkeypatch.setattr(checks, "_said", lambda *command: answers[command[0]])
+    monkeypatch.setattr(checks, "_output", lambda *command: answers[command[0]])
     found = {check.name: check for check in check_jetson(release)}
     assert found["Jetson Linux (L4T)"].said == "36.4.3"
     assert found["JetPack"].said == "6.2+b77"

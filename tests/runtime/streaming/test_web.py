@@ -34,7 +34,7 @@ def page(access: Access | None = None, host: str = "127.0.0.1") -> PageSink:
 
 @pytest.fixture
 def open_page() -> Iterator[PageSink]:
-    """A page anybody on this machine may look at."""
+    """A page for this machine, without a token."""
     sink = page()
     yield sink
     sink.close()
@@ -42,7 +42,7 @@ def open_page() -> Iterator[PageSink]:
 
 @pytest.fixture
 def closed_page() -> Iterator[PageSink]:
-    """A page that others can reach, with a token."""
+    """A page on all addresses, with a token."""
     sink = page(Access(token=TOKEN), "0.0.0.0")
     yield sink
     sink.close()
@@ -122,9 +122,9 @@ def test_a_lost_camera_sends_nothing(open_page: PageSink) -> None:
     connection.close()
 
 
-def test_nothing_is_encoded_for_nobody(open_page: PageSink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_encoded_without_a_viewer(open_page: PageSink, monkeypatch: pytest.MonkeyPatch) -> None:
     def encode(*_: Any) -> None:
-        raise AssertionError("nobody looks")
+        raise AssertionError("encoded without a viewer")
 
     monkeypatch.setattr(cv2, "imencode", encode)
     for index in range(5):
@@ -197,7 +197,7 @@ def test_a_watcher_of_a_picture_that_never_comes_is_let_go(small: PageSink, view
     assert status == 200
 
 
-def test_health_and_metrics_are_answered_whoever_holds_connections(small: PageSink) -> None:
+def test_health_and_metrics_are_answered_while_others_hold_connections(small: PageSink) -> None:
     watchers = [watch(small, "ir")[0] for _ in range(4)]
     slow = []
     for _ in range(3):
