@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # imports an HTTP server, which only a page needs
 
 
 class SinkDown(Exception):  # noqa: N818 - an ordinary event: a server is unreachable at the moment
-    """This frame could not be delivered; a later one may be."""
+    """This frame could not be delivered; a later one may be. The stream waits longer after each such frame in a row."""
 
 
 class EndWanted(Exception):  # noqa: N818 - an ordinary event: a window was closed

@@ -28,7 +28,7 @@ class SinkWorker:
     def __init__(self, sink: Sink, live: bool, context: StreamContext) -> None:
         self.sink = sink
         self.error = ""
-        """The latest failure of the sink; empty if there was none."""
+        """The latest error of the sink, but for a server that was away; empty if there was none."""
         self.done = False
         """The sink is closed."""
         self.end_wanted = False
@@ -37,7 +37,6 @@ class SinkWorker:
         self._supervisor = Supervisor(sink.name, sink.name, context)
         capacity = _EVERY_FRAME if sink.every_frame else _NEWEST
         self._queue: Queue[FusedFrame] = Queue(capacity, live or not sink.every_frame)
-        self._down = False
 
     def offer(self, frame: FusedFrame) -> None:
         """Hand over a frame. Waits only where frames of files go to a sink that takes every one."""
@@ -71,7 +70,7 @@ class SinkWorker:
         if frame is None:
             return True
         if self._supervisor.waiting():
-            self._drop("sink-failed")
+            self._drop("sink-down")
             return True
         return self._write(frame)
 
@@ -94,25 +93,22 @@ class SinkWorker:
         try:
             with self._context.telemetry.stage(f"write {self.sink.name}"):
                 self.sink.write(frame)
-        except SinkDown as e:
-            self._drop("sink-down")
-            self._report_down(str(e))
         except EndWanted:
             self.end_wanted = True
             self.finish()
             return False
         except Exception as e:
-            self.error = describe(e)
-            self._drop("sink-failed")
-            # From files, the output must not have a gap: there is no second attempt.
-            if isinstance(e, InputError) or not self._live:
-                self._supervisor.failed(e, "; the other outputs go on")
-                self._queue.close(discard=True)
-                self.finish(abort=True)
-                return False
+            self._drop("sink-down")
+            if not isinstance(e, SinkDown):
+                self.error = describe(e)
+                # From files, the output must not have a gap: there is no second attempt.
+                if isinstance(e, InputError) or not self._live:
+                    self._supervisor.failed(e, "; the other outputs go on")
+                    self._queue.close(discard=True)
+                    self.finish(abort=True)
+                    return False
             self._supervisor.failed(e)
         else:
-            self._report_down("")
             self._supervisor.worked()
             self._context.telemetry.written(self.sink.name, self._latency(frame))
         return True
@@ -122,14 +118,6 @@ class SinkWorker:
             return None
         # A file's stamps are not on this clock.
         return self._context.clock.now() - (frame.timestamp if self._live else frame.arrival)
-
-    def _report_down(self, why: str) -> None:
-        if bool(why) != self._down:
-            self._down = bool(why)
-            if why:
-                self._context.event("warning", self.sink.name, f"is down: {why}")
-            else:
-                self._context.event("info", self.sink.name, "is up again")
 
     def _drop(self, reason: str) -> None:
         self._context.telemetry.drop(self.sink.name, reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.sinks.sink import SinkDown
 from ufuser.runtime.streaming.context import StreamContext
 from ufuser.runtime.uri import mask
 
@@ -21,7 +22,7 @@ class BackOff:
 def describe(error: Exception) -> str:
     """An exception in one line, credentials masked."""
     text = mask(" ".join(str(error).split()))
-    if isinstance(error, InputError):
+    if isinstance(error, (InputError, SinkDown)):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

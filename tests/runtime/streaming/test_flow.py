@@ -179,10 +179,15 @@ def test_a_sink_that_is_down_for_a_while_gets_later_frames(start_stream: Any, co
             super().write(frame)
 
     away = Away(name="rtsp://***@there/")
-    run = start_stream([away], fps=(30.0, 30.0))
+    run = start_stream([away], fps=(30.0, 30.0), speed=10.0)
     run.until(lambda: len(away.frames) > 10)
-    assert run.said == ["rtsp://***@there/: is down: Connection refused", "rtsp://***@there/: is up again"]
-    assert run.stream.telemetry.report()["drops"]["rtsp://***@there/: sink-down"] == 4
+    down, up = run.said
+    assert down == "rtsp://***@there/: failed: Connection refused"
+    assert up.startswith("rtsp://***@there/: works again after")
+    report = run.stream.telemetry.report()
+    assert report["failures"] == {"rtsp://***@there/": 4}
+    assert report["drops"]["rtsp://***@there/: sink-down"] > 4, "those of the pauses too"
+    assert not run.stream.sink_workers[0].error, "the exit code stays 0"
 
 
 @pytest.mark.parametrize("fuse_seconds", [0.0, 0.6])

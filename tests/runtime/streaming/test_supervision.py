@@ -209,7 +209,7 @@ def test_a_sink_that_raises_is_tried_again_and_leaves_the_others_alone(
     assert any("flaky:: works again after" in text for text in run.said)
     report = run.stream.telemetry.report()
     assert report["failures"] == {"flaky:": 2}
-    assert report["drops"]["flaky:: sink-failed"] > 2, "frames of the pauses count too"
+    assert report["drops"]["flaky:: sink-down"] > 2, "frames of the pauses count too"
     assert run.stream.sink_workers[0].error, "it makes the exit code 1"
     assert "hunter2" not in str(run.said) + str(report)
 
