@@ -1,11 +1,11 @@
-"""A simulated pair of cameras on a street at night, for demonstrations and tests without any hardware.
+"""A simulated pair of cameras on a street at night, for demonstrations and tests without hardware.
 
     config = SimConfig.from_uri("sim://thermal?fps=9&bits=14&seed=3")
     image, timestamp = SimCamera(config).frame(0)
 
-A visible and a thermal camera of the same seed and size see the same street, registered to the pixel and at
-the same moments; with `fov`, `yaw`, `pitch`, `roll`, `k1`, askew by a mapping that is known
-(`geometry.seen_by_other`). Nothing here waits or looks at a clock: whoever reads the frames sets the pace.
+A visible and a thermal camera of the same seed and size see the same street at the same moments, with registered
+pictures. With `fov`, `yaw`, `pitch`, `roll` or `k1` the mapping between the two is known (`geometry.seen_by_other`).
+The cameras do not wait: frames are rendered as fast as they are read.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class SimCamera:
     """One of the two cameras.
 
     Args:
-        config: what it is and how badly it behaves.
-        scene: share one between the cameras of a pair to build the street only once (a second or two at
-            640x480). Without it the camera builds its own, which looks exactly the same.
+        config: kind, geometry, timing and faults.
+        scene: to share between the cameras of a pair, because building it takes a second or two at 640x480. By
+            default the camera builds its own, which looks the same.
 
     Raises:
         InputError: `scene` has another seed or size than `config`.
@@ -56,10 +56,10 @@ class SimCamera:
             self._camera = ThermalCamera(scene, config.seed, config.bits, config.view())
 
     def frame(self, index: int) -> tuple[Image, float]:
-        """The picture of one tick of the sensor and its stamp, whether or not the stream loses it.
+        """The picture and the stamp of one tick of the sensor, also of frames that the stream loses.
 
         Args:
-            index: tick, from 0. The same index gives the same picture, whatever was asked for before.
+            index: tick, from 0. The same index always gives the same picture.
 
         Returns:
             The picture and its stamp in seconds from the start of the stream. Visible: (H, W, 3) uint8 BGR.
@@ -74,7 +74,7 @@ class SimCamera:
         return self._camera.render(self.timing.exposed(shown), shown), self.timing.stamp(index)
 
     def indices(self, start: int = 0) -> Iterator[int]:
-        """Ticks whose frames arrive, endlessly: drops and stalls are left out, so gaps can be counted."""
+        """Ticks of the frames that arrive, endlessly: without drops and stalls."""
         index = start
         while True:
             if self.timing.delivered(index):
@@ -82,5 +82,5 @@ class SimCamera:
             index += 1
 
     def __iter__(self) -> Iterator[tuple[Image, float]]:
-        """The frames that arrive, endlessly, as `frame` gives them."""
+        """The frames that arrive, endlessly, as of `frame`."""
         return (self.frame(index) for index in self.indices())

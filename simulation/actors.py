@@ -1,7 +1,7 @@
-"""Who moves where and when. Everything is a function of time alone, so any moment can be asked for directly.
+"""Moving people and cars. Everything is a function of time only, so any moment can be rendered directly.
 
-Cars and crossings repeat every `CYCLE` seconds, and the timetable lets nobody be run over. One person crosses
-in the dark between two cars: the reason such cameras exist.
+Cars and crossings repeat every `CYCLE` seconds, on a timetable without collisions. One person crosses in the dark
+between two cars: visible in infrared only.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _FAR = 138.0
 
 @dataclass(frozen=True, slots=True)
 class _Stroller:
-    """Someone who walks along a pavement for ever."""
+    """A person who walks along a pavement, endlessly."""
 
     look: Look
     x: float
@@ -90,7 +90,7 @@ class Cast:
 
     def __init__(self, seed: int, layout: Layout) -> None:
         rng = np.random.default_rng((seed, 2))
-        # The one in the dark wears dark things, whatever the seed.
+        # The person in the dark wears dark clothes with every seed.
         self._dark = Look(
             1.80,
             _SKINS[2],
@@ -106,7 +106,7 @@ class Cast:
         self._waiting = _look(rng)
         meshes = {kind: build(kind) for kind in KINDS}
         self._parked = tuple(
-            Vehicle(f"parked{i}", meshes[p.kind], p.paint, p.x, p.z, p.toward, p.heat, False)
+            Vehicle(f"parked{i}", meshes[p.kind], p.paint, p.x, p.z, p.toward, p.warmth, False)
             for i, p in enumerate(layout.parked)
         )
         spots = (
@@ -142,7 +142,7 @@ class Cast:
         return self._parked
 
     def people(self, t: float) -> list[Person]:
-        """Everyone on the street at t seconds, far to near."""
+        """People on the street at t seconds, far to near."""
         out: list[Person] = []
         phase = math.fmod(t, CYCLE)
         for name, route, look, dx, dz in (
@@ -164,15 +164,15 @@ class Cast:
         return sorted((p for p in out if p.presence > 0.0), key=lambda p: -p.z)
 
     def vehicles(self, t: float) -> list[Vehicle]:
-        """Everything driving at t seconds, far to near, also behind the camera; parked cars are not in it."""
+        """Moving vehicles at t seconds, far to near, also behind the camera; without parked cars."""
         out = []
         for i, d in enumerate(self._drivers):
-            # One of its passes is within half a cycle of now.
+            # One of its passes is within half a cycle of t.
             since = math.fmod(t - d.passes, CYCLE)
             since = since - CYCLE if since > CYCLE / 2 else since + CYCLE if since < -CYCLE / 2 else since
             z = 12.0 + d.speed * since
             toward = math.copysign(1.0, d.speed)
-            # Headlights light the street long before their car comes past the camera from behind.
+            # Headlights illuminate the street long before their car passes the camera from behind.
             behind = -36.0 if toward > 0 else -8.0
             if behind < z < _FAR:
                 presence = min(1.0, (_FAR - z) / 12.0, (z - behind) / 20.0 if toward > 0 else 1.0)
@@ -189,7 +189,7 @@ def _look(rng: np.random.Generator) -> Look:
         jacket=_JACKETS[int(rng.integers(len(_JACKETS)))],
         trousers=_TROUSERS[int(rng.integers(len(_TROUSERS)))],
         shoes=(0.03, 0.03, 0.03),
-        jacket_heat=float(rng.uniform(21.0, 25.5)),
+        jacket_temperature=float(rng.uniform(21.0, 25.5)),
         long_coat=bool(rng.random() < 0.4),
         bag=bool(rng.random() < 0.3),
     )
@@ -200,7 +200,7 @@ def _on_route(name: str, route: _Route, look: Look, phase: float, dx: float, dz:
     t = phase if phase <= last else phase - CYCLE
     if not first <= t <= last:
         return None
-    # Differences over half a second turn and stop people smoothly instead of at a corner.
+    # Differences over half a second make people turn and stop smoothly.
     x, z = route.at(t)
     xa, za = route.at(t - 0.25)
     xb, zb = route.at(t + 0.25)

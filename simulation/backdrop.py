@@ -1,4 +1,4 @@
-"""The street without its furniture: every pixel's ray against the ground, the house rows and the sky."""
+"""The empty street: one ray per pixel against the ground, the house rows and the sky."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from ufuser.simulation.facades import facade, gable
 from ufuser.simulation.geometry import CAMERA_HEIGHT, Bools, Floats, Pinhole
+from ufuser.simulation.illumination import AMBIENT, lamp_field
 from ufuser.simulation.layout import STREET_END, Building, Layout
-from ufuser.simulation.light import AMBIENT, lamp_field
 from ufuser.simulation.surfaces import AIR, Material, Textures, ground, sky
 from ufuser.simulation.texture import ramp
 
@@ -24,10 +24,10 @@ class Backdrop:
     """Static layers at frame resolution."""
 
     radiance: Floats
-    """(H, W, 3) BGR linear light that reaches the camera."""
+    """(H, W, 3) BGR linear radiance towards the camera."""
     albedo: Floats
-    """(H, W, 3) BGR, for the headlights that come and go."""
-    heat: Floats
+    """(H, W, 3) BGR, which moving headlights illuminate."""
+    temperature: Floats
     """(H, W) apparent temperature, degrees Celsius."""
     coarse_points: Floats
     """(h, w, 3) world position on a coarse grid, for the headlights."""
@@ -46,7 +46,7 @@ class _Samples:
         if materials:
             self.albedo = np.zeros((*shape, 3), np.float32)
             self.emission = np.zeros((*shape, 3), np.float32)
-            self.heat = np.zeros(shape, np.float32)
+            self.temperature = np.zeros(shape, np.float32)
 
     def put(
         self,
@@ -66,7 +66,7 @@ class _Samples:
     ) -> None:
         self.albedo[where][mask] = material.albedo
         self.emission[where][mask] = material.emission
-        self.heat[where][mask] = material.heat
+        self.temperature[where][mask] = material.temperature
 
 
 def _cast(
@@ -84,7 +84,7 @@ def _cast(
     above = grid_v < 1e-4
     if above.any() and materials:
         out.cover(everything, above, sky(tex, grid_u[above], -grid_v[above]))
-    # Far, but not infinite: the headlights' arithmetic needs numbers.
+    # Far, but finite: the headlights are computed for these points, too.
     out.points[above] = (0.0, 50.0, 500.0)
     below = ~above
     if below.any():
@@ -106,7 +106,7 @@ def _span(values: Floats, low: float, high: float) -> slice:
 
 
 def _end_of_street(out: _Samples, tex: Textures, layout: Layout, du: Floats, dv: Floats) -> None:
-    """A house across the far end, so that the street does not run into the sky."""
+    """A house across the far end, which closes the view."""
     end = Building(1, 0.0, 0.0, 26.0, 17.0, 3.3, 2.4, (0.30, 0.34, 0.38), False, False, 0.3, 400)
     where = (
         _span(dv, (CAMERA_HEIGHT - end.height) / STREET_END, CAMERA_HEIGHT / STREET_END),
@@ -167,32 +167,32 @@ def _gable(out: _Samples, tex: Textures, house: Building, du: Floats, dv: Floats
 
 
 def _sheen(layout: Layout, points: Floats, normals: Floats) -> Floats:
-    """The damp road mirrors the lamps as streaks towards the camera: (..., 3) BGR radiance."""
+    """Reflections of the lamps in the damp road: (..., 3) BGR radiance."""
     total = np.zeros(points.shape, np.float32)
     on_ground = normals[..., 1] > 0.5
     p = points[on_ground]
     view = np.asarray((0.0, CAMERA_HEIGHT, 0.0), np.float32) - p
     view /= np.linalg.norm(view, axis=1, keepdims=True)
     grazing = (1.0 - view[:, 1]) ** 4
-    light = np.zeros_like(p)
+    streaks = np.zeros_like(p)
     for lamp in layout.lamps:
         to = np.asarray(lamp.position, np.float32) - p
         d2 = (to * to).sum(axis=1)
         half = view + to / np.sqrt(d2)[:, None]
         cosine = half[:, 1] / np.linalg.norm(half, axis=1)
         lobe = np.clip(cosine, 0.0, 1.0) ** 110 * grazing * (0.32 * lamp.power / (d2 + 8.0))
-        light += lobe[:, None] * np.asarray(lamp.color, np.float32)
-    # Dry where the street is dark: the streaks of all lamps meet in front of the camera otherwise.
-    total[on_ground] = light * ramp(p[:, 2], 11.0, 30.0)[:, None]
+        streaks += lobe[:, None] * np.asarray(lamp.color, np.float32)
+    # Dry in front of the camera, where the streaks of all lamps would meet.
+    total[on_ground] = streaks * ramp(p[:, 2], 11.0, 30.0)[:, None]
     return total
 
 
 def render_backdrop(layout: Layout, tex: Textures, pinhole: Pinhole) -> Backdrop:
-    """Shade the empty street at twice the resolution and average it down."""
+    """Shade the empty street at twice the resolution, then average it down."""
     w, h = pinhole.width, pinhole.height
     radiance = np.empty((h, w, 3), np.float32)
     albedo = np.empty((h, w, 3), np.float32)
-    heat = np.empty((h, w), np.float32)
+    temperature = np.empty((h, w), np.float32)
     us = ((np.arange(w * _OVERSAMPLE) + 0.5) / _OVERSAMPLE).astype(np.float32)
     u1 = (np.arange(w) + 0.5).astype(np.float32)
     for top in range(0, h, _BAND):
@@ -201,29 +201,29 @@ def render_backdrop(layout: Layout, tex: Textures, pinhole: Pinhole) -> Backdrop
         fine = _cast(layout, tex, pinhole, us, vs, materials=True)
         v1 = (top + np.arange(n) + 0.5).astype(np.float32)
         rough = _cast(layout, tex, pinhole, u1, v1, materials=False)
-        light = lamp_field(layout.lamps, rough.points, rough.normals) + np.asarray(AMBIENT, np.float32)
-        # Light changes slowly across a surface: one value per pixel is enough, materials need four.
-        light_fine = cv2.resize(light, (us.size, vs.size), interpolation=cv2.INTER_LINEAR)
-        shaded = fine.albedo * light_fine + fine.emission
+        irradiance = lamp_field(layout.lamps, rough.points, rough.normals) + np.asarray(AMBIENT, np.float32)
+        # Irradiance changes slowly across a surface: one sample per pixel is enough, materials need four.
+        irradiance_fine = cv2.resize(irradiance, (us.size, vs.size), interpolation=cv2.INTER_LINEAR)
+        shaded = fine.albedo * irradiance_fine + fine.emission
         glints = _sheen(layout, rough.points, rough.normals)
         rows = slice(top, top + n)
         radiance[rows] = cv2.resize(shaded, (w, n), interpolation=cv2.INTER_AREA) + glints
         albedo[rows] = cv2.resize(fine.albedo, (w, n), interpolation=cv2.INTER_AREA)
-        heat[rows] = cv2.resize(fine.heat, (w, n), interpolation=cv2.INTER_AREA)
-        _haze(rough.points, radiance[rows], heat[rows])
+        temperature[rows] = cv2.resize(fine.temperature, (w, n), interpolation=cv2.INTER_AREA)
+        _haze(rough.points, radiance[rows], temperature[rows])
     step = max(1, round(w / 160))
     cw, ch = -(-w // step), -(-h // step)
     uc = ((np.arange(cw) + 0.5) * w / cw).astype(np.float32)
     vc = ((np.arange(ch) + 0.5) * h / ch).astype(np.float32)
     coarse = _cast(layout, tex, pinhole, uc, vc, materials=False)
-    return Backdrop(radiance, albedo, heat, coarse.points, coarse.normals)
+    return Backdrop(radiance, albedo, temperature, coarse.points, coarse.normals)
 
 
-def _haze(points: Floats, radiance: Floats, heat: Floats) -> None:
-    """Distance: lamplight in the damp air for one camera, the air's own temperature for the other."""
+def _haze(points: Floats, radiance: Floats, temperature: Floats) -> None:
+    """Haze by distance: scattered lamp light for one camera, the temperature of the air for the other."""
     far = points[..., 2]
     solid = far < 499.0
     clear = np.where(solid, np.exp(-far / 260.0), 1.0).astype(np.float32)
     radiance *= clear[..., None]
     radiance += (1.0 - clear)[..., None] * np.asarray((0.006, 0.008, 0.011), np.float32)
-    heat += np.where(solid, (1.0 - np.exp(-far / 400.0)) * (AIR - heat), 0.0).astype(np.float32)
+    temperature += np.where(solid, (1.0 - np.exp(-far / 400.0)) * (AIR - temperature), 0.0).astype(np.float32)

@@ -1,6 +1,6 @@
-"""The two cameras: what a low-light colour camera and an uncooled thermal camera make of the same street.
+"""The two cameras: a low-light colour camera and an uncooled thermal camera of the same street.
 
-Both are pure functions of time and a frame number: the number only picks the noise.
+Pictures are pure functions of time and frame number; the number only selects the noise.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from ufuser.simulation import people, vehicles
 from ufuser.simulation.geometry import Floats, View
-from ufuser.simulation.light import HEADLIGHT, beam_field, beams_at, lamps_at
-from ufuser.simulation.paint import Patch, lay
-from ufuser.simulation.scene import STREET_HEAT, Scene
+from ufuser.simulation.illumination import HEADLIGHT, beam_field, beams_at, lamps_at
+from ufuser.simulation.paint import Patch, composite
+from ufuser.simulation.scene import STREET_TEMPERATURE, Scene
 
 _EXPOSURE = 0.26
-"""Radiance at which the response is half way to white, squared: a fast lens at 1/25 s."""
+"""Radiance at which the squared response is half of white: a fast lens at 1/25 s."""
 _READ_NOISE = 0.00085
 _SHOT_NOISE = 0.00016
 _VIGNETTE = 0.22
-"""Light lost in the corners."""
+"""Share of the light that is lost in the corners."""
 
 _NETD = 0.06
 """Degrees Celsius, one sigma, of the thermal camera's temporal noise."""
@@ -33,7 +33,7 @@ _MIDDLE, _SLOPE = 15.5, 5.5
 
 
 class _Grain:
-    """Sensor noise without a million draws per frame: a random window into a larger sheet of them."""
+    """Sensor noise: a random window of a larger sheet, because drawing every frame would be slow."""
 
     def __init__(self, seed: int, shape: tuple[int, int, int]) -> None:
         h, w, c = shape
@@ -53,7 +53,7 @@ class _Grain:
 
 
 class VisibleCamera:
-    """A colour camera at night: short of light, glaring at lamps, noisy in the dark."""
+    """A colour camera at night, with bloom around lamps and noise in the dark."""
 
     def __init__(self, scene: Scene, seed: int, view: View | None = None) -> None:
         self._scene = scene
@@ -66,13 +66,13 @@ class VisibleCamera:
 
     def render(self, t: float, index: int) -> NDArray[np.uint8]:
         """The frame at t seconds with the noise of frame `index`: (H, W, 3) uint8 BGR."""
-        light = self._as_seen(self._light(t))
-        self._bloom(light)
-        return self._expose(light, index)
+        radiance = self._as_seen(self.radiance(t))
+        self._bloom(radiance)
+        return self._expose(radiance, index)
 
-    def _light(self, t: float) -> Floats:
+    def radiance(self, t: float) -> Floats:
         scene, pinhole = self._scene, self._scene.pinhole
-        light = scene.radiance.copy()
+        radiance = scene.radiance.copy()
         cars, persons = scene.vehicles(t), scene.people(t)
         own = {car.name: car.beam for car in cars}
         beams = tuple(own.values())
@@ -81,32 +81,32 @@ class VisibleCamera:
             size = (pinhole.width, pinhole.height)
             full = np.asarray(cv2.resize(field, size, interpolation=cv2.INTER_LINEAR), np.float32)
             falling = cv2.merge([full * np.float32(c) for c in HEADLIGHT])
-            light += np.asarray(cv2.multiply(falling, scene.albedo), np.float32)
+            radiance += np.asarray(cv2.multiply(falling, scene.albedo), np.float32)
         lamps = scene.layout.lamps
         patches: list[Patch | None] = []
         for person in persons:
             arriving = lamps_at(lamps, (person.x, 1.1, person.z))
             below = people.shadow(person, pinhole, arriving)
             if below is not None:
-                lay(light, below, scene.covers)
+                composite(radiance, below, scene.covers)
             glare = beams_at(beams, (person.x, 0.8, person.z))
             patches.append(people.visible(person, pinhole, arriving, glare))
         for car in cars:
             below = vehicles.underneath(car, pinhole, (0.0, 0.0, 0.0), 0.85)
             if below is not None:
-                lay(light, below, scene.covers)
+                composite(radiance, below, scene.covers)
             others = tuple(beam for name, beam in own.items() if name != car.name)
             arriving = lamps_at(lamps, (car.x, 1.0, car.z))
             patches.append(vehicles.visible(car, pinhole, arriving, beams_at(others, (car.x, 0.8, car.z))))
         for patch in sorted((p for p in patches if p is not None), key=lambda p: -p.depth):
-            lay(light, patch, scene.covers)
-        return np.asarray(light, np.float32)
+            composite(radiance, patch, scene.covers)
+        return np.asarray(radiance, np.float32)
 
-    def _bloom(self, light: Floats) -> None:
-        """Scatter in the lens: what is far brighter than white spills over its surroundings."""
-        h, w = light.shape[:2]
+    def _bloom(self, radiance: Floats) -> None:
+        """Scatter in the lens: a halo around everything far brighter than white."""
+        h, w = radiance.shape[:2]
         k = w / 640
-        quarter = cv2.resize(light, (max(8, w // 4), max(8, h // 4)), interpolation=cv2.INTER_AREA)
+        quarter = cv2.resize(radiance, (max(8, w // 4), max(8, h // 4)), interpolation=cv2.INTER_AREA)
         np.subtract(quarter, 0.5, out=quarter)
         np.clip(quarter, 0.0, 14.0, out=quarter)
         halo = cv2.GaussianBlur(quarter, (0, 0), max(0.6, 1.1 * k)) * np.float32(0.10)
@@ -114,26 +114,26 @@ class VisibleCamera:
         wide = cv2.GaussianBlur(small, (0, 0), max(0.6, 1.2 * k)) * np.float32(0.08)
         wide += cv2.GaussianBlur(small, (0, 0), max(0.8, 4.0 * k)) * np.float32(0.06)
         halo += cv2.resize(wide, (quarter.shape[1], quarter.shape[0]), interpolation=cv2.INTER_CUBIC)
-        light += cv2.resize(halo, (w, h), interpolation=cv2.INTER_LINEAR)
+        radiance += cv2.resize(halo, (w, h), interpolation=cv2.INTER_LINEAR)
 
-    def _expose(self, light: Floats, index: int) -> NDArray[np.uint8]:
-        light *= self._lens
-        np.maximum(light, 0.0, out=light)
-        # Photon noise grows with the root of the light; the read-out adds its own floor.
-        sigma = cv2.sqrt(light * np.float32(_SHOT_NOISE) + np.float32(_READ_NOISE**2))
-        light += cv2.multiply(sigma, np.ascontiguousarray(self._grain.at(index)))
-        np.maximum(light, 0.0, out=light)
-        # A square root for the eye and a shoulder for the lamps.
-        toned = cv2.sqrt(cv2.divide(light, light + np.float32(_EXPOSURE)))
+    def _expose(self, radiance: Floats, index: int) -> NDArray[np.uint8]:
+        radiance *= self._lens
+        np.maximum(radiance, 0.0, out=radiance)
+        # Shot noise grows with the root of the signal; read-out noise is constant.
+        sigma = cv2.sqrt(radiance * np.float32(_SHOT_NOISE) + np.float32(_READ_NOISE**2))
+        radiance += cv2.multiply(sigma, np.ascontiguousarray(self._grain.at(index)))
+        np.maximum(radiance, 0.0, out=radiance)
+        # A gamma of 2, and a shoulder that compresses the lamps.
+        toned = cv2.sqrt(cv2.divide(radiance, radiance + np.float32(_EXPOSURE)))
         picture = cv2.convertScaleAbs(toned, alpha=258.0, beta=3.0)
         return np.asarray(picture, np.uint8)
 
 
 class ThermalCamera:
-    """An uncooled long-wave camera, unless told otherwise of the same field of view: soft, grainy, blind to light.
+    """An uncooled long-wave camera: soft, noisy, insensitive to visible light.
 
-    `bits` 8 gives a fixed smooth tone mapping of temperature, 14 and 16 give raw counts that rise with the
-    black-body radiance of the scene.
+    With 8 bits temperature is tone-mapped by a fixed curve; with 14 or 16 the counts are proportional to the
+    black-body radiance.
     """
 
     def __init__(self, scene: Scene, seed: int, bits: int, view: View | None = None) -> None:
@@ -151,35 +151,35 @@ class ThermalCamera:
     def temperature(self, t: float) -> Floats:
         """Apparent temperature in front of the lens at t seconds: (H, W) float32, degrees Celsius."""
         scene, pinhole = self._scene, self._scene.pinhole
-        heat = scene.heat.copy()
+        temperature = scene.temperature.copy()
         patches: list[Patch | None] = [people.thermal(person, pinhole) for person in scene.people(t)]
         for car in scene.vehicles(t):
-            below = vehicles.underneath(car, pinhole, (STREET_HEAT + 5.0,), 0.6)
+            below = vehicles.underneath(car, pinhole, (STREET_TEMPERATURE + 5.0,), 0.6)
             if below is not None:
-                lay(heat, below, scene.covers)
-            patches.append(vehicles.thermal(car, pinhole, STREET_HEAT))
+                composite(temperature, below, scene.covers)
+            patches.append(vehicles.thermal(car, pinhole, STREET_TEMPERATURE))
         for patch in sorted((p for p in patches if p is not None), key=lambda p: -p.depth):
-            lay(heat, patch, scene.covers)
-        return np.asarray(heat[..., 0], np.float32)
+            composite(temperature, patch, scene.covers)
+        return np.asarray(temperature[..., 0], np.float32)
 
     def render(self, t: float, index: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
         """The frame at t seconds with the noise of frame `index`: (H, W) uint8 for 8 bits, else uint16."""
-        heat = np.asarray(
+        temperature = np.asarray(
             cv2.GaussianBlur(self._as_seen(self.temperature(t)), (0, 0), self._soft), np.float32
         )
-        heat += self._fixed
-        heat += self._grain.at(index)[..., 0] * np.float32(_NETD)
+        temperature += self._fixed
+        temperature += self._grain.at(index)[..., 0] * np.float32(_NETD)
         if self._bits == 8:
-            # One curve for all frames: stretching each frame by itself would flicker.
-            level = 255.0 / (1.0 + np.exp((_MIDDLE - heat) * np.float32(1.0 / _SLOPE)))
+            # One curve for all frames: stretching each one separately would flicker.
+            level = 255.0 / (1.0 + np.exp((_MIDDLE - temperature) * np.float32(1.0 / _SLOPE)))
             return np.asarray(level + 0.5, np.float32).astype(np.uint8)
-        return counts(np.asarray(heat, np.float32), self._bits)
+        return counts(np.asarray(temperature, np.float32), self._bits)
 
 
 def counts(celsius: Floats, bits: int) -> NDArray[np.uint16]:
-    """Raw counts of a long-wave sensor for apparent temperatures: monotone, 0 .. 2**bits - 1.
+    """Raw counts of a long-wave sensor for apparent temperatures: monotonic, 0 to 2**bits - 1.
 
-    Planck's law over the 8-14 um band, in the R / (exp(B / T) - F) form thermal cameras are calibrated with.
+    Planck's law over the 8-14 um band, in the form R / (exp(B / T) - F) that thermal cameras are calibrated with.
     """
 
     def band(c: Floats) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The shape of cars and vans: a lofted body with glass, wheels and lights, as flat polygons in car axes."""
+"""Meshes of cars and vans: a lofted body with glass, wheels and lights, as flat polygons in car axes."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ _REAR_GLASS = {"sedan": 6, "hatch": 6, "van": -1}
 _SIDE_GLASS = {"sedan": (4, 6), "hatch": (4, 6), "van": (3, 4)}
 _WHEELS = {"sedan": (1.38, -1.32), "hatch": (1.22, -1.22), "van": (1.45, -1.45)}
 _CROWN = 0.05
-"""The middle of bonnet and roof stands this much higher than their edge, in metres."""
+"""Metres by which the middle of bonnet and roof is higher than their edge."""
 
 
-STUFF = ("paint", "glass", "tyre", "rim", "trim", "plate", "lamp", "tail")
-"""What a face can be made of; `Mesh.stuff` holds indices into it."""
+MATERIALS = ("paint", "glass", "tyre", "rim", "trim", "plate", "lamp", "tail")
+"""Materials of a face; `Mesh.material` holds indices into it."""
 
 _CORNERS = 16
-"""Every polygon has this many corners: shorter ones repeat their last."""
+"""Corners of every polygon; shorter ones repeat their last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +74,14 @@ class Mesh:
     """(faces, 16, 3)."""
     normals: Floats
     """(faces, 3), outwards."""
-    stuff: NDArray[np.int64]
-    """(faces,) index into `STUFF`."""
-    warm: Floats
-    """(faces,) degrees Celsius above a cold car's when just driven."""
+    material: NDArray[np.int64]
+    """(faces,) index into `MATERIALS`."""
+    warming: Floats
+    """(faces,) degrees Celsius by which a drive heats the face."""
     layer: NDArray[np.int64]
     """(faces,) 0 body, then wheel parts from 1 up: drawn in this order, far to near within the body."""
     lift: Floats
-    """(faces,) metres a face counts as nearer than it is: fittings lie on top of the body from any angle."""
+    """(faces,) metres by which a face is sorted nearer: fittings are drawn over the body from any angle."""
     tyres: Floats
     """(4, 32, 3) outer and inner rim of each tyre: its outline is their convex hull."""
     half_length: float
@@ -94,24 +94,24 @@ class _Builder:
     def __init__(self) -> None:
         self.points: list[Floats] = []
         self.normals: list[Floats] = []
-        self.stuff: list[int] = []
-        self.warm: list[float] = []
+        self.material: list[int] = []
+        self.warming: list[float] = []
         self.layer: list[int] = []
         self.lift: list[float] = []
 
-    def add(self, points: Floats, stuff: str, warm: float, lift: float = 0.0, layer: int = 0) -> None:
-        # Newell's normal: quads of a loft are not quite flat.
+    def add(self, points: Floats, material: str, warming: float, lift: float = 0.0, layer: int = 0) -> None:
+        # Newell's normal: quads of a loft are not exactly flat.
         normal = np.cross(points, np.roll(points, -1, axis=0)).sum(axis=0)
         normal = normal / (np.linalg.norm(normal) + 1e-9)
         center = points.mean(axis=0)
-        # The spine of the body is inside of everything, so outwards is away from it.
+        # Outwards is away from the axis of the body, which all faces surround.
         if float(normal @ (center - np.asarray((0.0, 0.75, center[2] * 0.9)))) < 0:
             normal = -normal
         padding = np.repeat(points[-1:], _CORNERS - len(points), axis=0)
         self.points.append(np.concatenate([points, padding]).astype(np.float32))
         self.normals.append(normal.astype(np.float32))
-        self.stuff.append(STUFF.index(stuff))
-        self.warm.append(warm)
+        self.material.append(MATERIALS.index(material))
+        self.warming.append(warming)
         self.layer.append(layer)
         self.lift.append(lift)
 
@@ -128,8 +128,8 @@ def build(kind: str) -> Mesh:
     return Mesh(
         np.stack(b.points),
         np.stack(b.normals),
-        np.asarray(b.stuff, np.int64),
-        np.asarray(b.warm, np.float32),
+        np.asarray(b.material, np.int64),
+        np.asarray(b.warming, np.float32),
         np.asarray(b.layer, np.int64),
         np.asarray(b.lift, np.float32),
         tyres,
@@ -154,8 +154,8 @@ def _body(b: _Builder, kind: str) -> None:
             behind = (stations[0][0] - float(quad[:, 2].mean())) / length
             bonnet = 15.0 if top else 8.0
             cabin = 2.0 if glass else 2.5 if behind > 0.85 else 1.0
-            warm = bonnet if i < screen else cabin
-            b.add(quad, "glass" if glass else "paint", warm)
+            warming = bonnet if i < screen else cabin
+            b.add(quad, "glass" if glass else "paint", warming)
     b.add(rings[0], "paint", 16.0, 0.02)
     b.add(rings[-1], "paint", 3.0, 0.02)
 
@@ -168,7 +168,7 @@ def _ring(s: _Station) -> list[Vec3]:
 
 
 def _rect(x0: float, x1: float, y0: float, y1: float, z: float, cut: float = 0.25) -> Floats:
-    """A rectangle across the car with its corners cut off: nothing on a car is sharp."""
+    """A rectangle across the car with its corners cut off."""
     cx, cy = (x1 - x0) * cut * 0.5, (y1 - y0) * cut
     pts = [(x0 + cx, y0), (x1 - cx, y0), (x1, y0 + cy), (x1, y1 - cy)]
     pts += [(x1 - cx, y1), (x0 + cx, y1), (x0, y1 - cy), (x0, y0 + cy)]
@@ -198,7 +198,7 @@ def _fittings(b: _Builder, kind: str) -> None:
         b.add(_rect(x0, x1, high - 0.14, high, tail, 0.3), "tail", 4.0, 1.12)
         x0, x1 = sorted((side * 0.90, side * 1.07))
         level = screen[5] + 0.03
-        # A mirror has a front and a back, and each is seen from one side only.
+        # Front and back of a mirror: a face is drawn from one side only.
         b.add(_rect(x0, x1, level, level + 0.14, screen[0] - 0.35, 0.3), "paint", 1.0)
         b.add(_rect(x0, x1, level, level + 0.14, screen[0] - 0.25, 0.3), "paint", 1.0)
 

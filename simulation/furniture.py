@@ -1,4 +1,4 @@
-"""Street furniture: lamps, trees, signs, a junction box. Painted once, and it hides what passes behind it."""
+"""Street furniture: lamps, trees, signs, a junction box. Drawn once; it hides what passes behind it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from itertools import pairwise
 import numpy as np
 
 from ufuser.simulation.geometry import Floats, Pinhole, Vec3
+from ufuser.simulation.illumination import AMBIENT, SODIUM, Lamp, lamp_field
 from ufuser.simulation.layout import FRONT_RIGHT, KERB_RIGHT, POST_HEIGHT, Layout, Post, Tree
-from ufuser.simulation.light import AMBIENT, SODIUM, Lamp, lamp_field
 from ufuser.simulation.paint import Canvas, Patch
 
 
 @dataclass(frozen=True, slots=True)
 class Fixture:
-    """One thing, for both cameras: same outline, two values."""
+    """One object for both cameras: the same outline, two values."""
 
     visible: Patch
     """(h, w, 3) BGR radiance."""
@@ -40,21 +40,25 @@ def fixtures(layout: Layout, pinhole: Pinhole) -> tuple[Fixture, ...]:
 
 
 def _lit(lamps: tuple[Lamp, ...], at: Vec3, albedo: Vec3) -> tuple[float, float, float]:
-    light = lamp_field(lamps, np.asarray(at, np.float32), None) + np.asarray(AMBIENT, np.float32)
-    return (float(albedo[0] * light[0]), float(albedo[1] * light[1]), float(albedo[2] * light[2]))
+    irradiance = lamp_field(lamps, np.asarray(at, np.float32), None) + np.asarray(AMBIENT, np.float32)
+    return (
+        float(albedo[0] * irradiance[0]),
+        float(albedo[1] * irradiance[1]),
+        float(albedo[2] * irradiance[2]),
+    )
 
 
 def _from_polygons(polygons: list[_Polygon], depth: float, pinhole: Pinhole) -> Fixture | None:
     pixels = [pinhole.project(p)[0] for p, _, _ in polygons]
     everything = np.concatenate(pixels)
     frame = (pinhole.width, pinhole.height)
-    seen, felt = Canvas(everything, frame, 3), Canvas(everything, frame, 1)
-    if seen.empty:
+    visible, thermal = Canvas(everything, frame, 3), Canvas(everything, frame, 1)
+    if visible.empty:
         return None
-    for flat, (_, color, heat) in zip(pixels, polygons, strict=True):
-        seen.shape(flat, color)
-        felt.shape(flat, (heat,))
-    return Fixture(seen.patch(depth), felt.patch(depth))
+    for flat, (_, color, temperature) in zip(pixels, polygons, strict=True):
+        visible.shape(flat, color)
+        thermal.shape(flat, (temperature,))
+    return Fixture(visible.patch(depth), thermal.patch(depth))
 
 
 def _bar(a: Vec3, b: Vec3, wa: float, wb: float) -> Floats:
@@ -111,18 +115,18 @@ def _tree(lamps: tuple[Lamp, ...], tree: Tree, pinhole: Pinhole) -> Fixture | No
     trunk_h = tree.height * 0.36
     crown = np.asarray((tree.x, tree.height * 0.66, tree.z), np.float32)
     size = np.asarray((tree.height * 0.24, tree.height * 0.34, tree.height * 0.24), np.float32)
-    # Clumps of leaves around branch ends, so that the outline is lumpy and the sky shows through.
+    # Leaves in clumps around the ends of branches: an irregular outline with gaps.
     clumps = rng.normal(size=(26, 3))
     clumps /= np.linalg.norm(clumps, axis=1, keepdims=True)
     clumps = crown + size * clumps * rng.uniform(0.35, 0.95, (26, 1))
     count = int(np.clip(60_000 / tree.z, 500, 2600))
     leaves = clumps[rng.integers(0, 26, count)] + rng.normal(size=(count, 3)) * size * 0.20
     leaves = np.asarray(leaves[np.argsort(-leaves[:, 2])], np.float32)
-    light = lamp_field(lamps, np.asarray(leaves, np.float32), None) + np.asarray(AMBIENT, np.float32)
+    irradiance = lamp_field(lamps, np.asarray(leaves, np.float32), None) + np.asarray(AMBIENT, np.float32)
     depth_in = np.linalg.norm((leaves - crown) / size, axis=1)
     shade = np.clip(0.35 + 0.65 * depth_in, 0.3, 1.2) * rng.uniform(0.6, 1.3, count)
-    colors = light * np.asarray((0.035, 0.13, 0.085), np.float32) * shade[:, None]
-    heats = 7.4 + rng.normal(size=count) * 0.35 + 0.5 * (1 - depth_in)
+    colors = irradiance * np.asarray((0.035, 0.13, 0.085), np.float32) * shade[:, None]
+    temperatures = 7.4 + rng.normal(size=count) * 0.35 + 0.5 * (1 - depth_in)
 
     bark = _lit(lamps, (tree.x, 1.5, tree.z - 0.5), (0.07, 0.09, 0.11))
     wood: list[_Polygon] = [
@@ -141,21 +145,21 @@ def _tree(lamps: tuple[Lamp, ...], tree: Tree, pinhole: Pinhole) -> Fixture | No
     stems = [pinhole.project(points)[0] for points, _, _ in wood]
     everything = np.concatenate([pixels.reshape(-1, 2), *stems])
     frame = (pinhole.width, pinhole.height)
-    seen, felt = Canvas(everything, frame, 3), Canvas(everything, frame, 1)
-    if seen.empty:
+    visible, thermal = Canvas(everything, frame, 3), Canvas(everything, frame, 1)
+    if visible.empty:
         return None
-    for flat, (_, color, heat) in zip(stems, wood, strict=True):
-        seen.polygon(flat, color)
-        felt.polygon(flat, (heat,))
-    outlines = seen.fixed(pixels)  # and felt's: both boards lie around the same points
-    for outline, color, heat in zip(outlines, colors.tolist(), heats.tolist(), strict=True):
-        seen.fill(outline, color)
-        felt.fill(outline, (heat,))
-    return Fixture(seen.patch(tree.z), felt.patch(tree.z))
+    for flat, (_, color, temperature) in zip(stems, wood, strict=True):
+        visible.polygon(flat, color)
+        thermal.polygon(flat, (temperature,))
+    outlines = visible.fixed(pixels)  # valid for both canvases, which lie around the same points
+    for outline, color, temperature in zip(outlines, colors.tolist(), temperatures.tolist(), strict=True):
+        visible.fill(outline, color)
+        thermal.fill(outline, (temperature,))
+    return Fixture(visible.patch(tree.z), thermal.patch(tree.z))
 
 
 def _sign(z: float, text: str, color: Vec3, pinhole: Pinhole) -> Fixture | None:
-    """A lit box that hangs from a facade, with letters: they are there for one camera only."""
+    """A lit box with letters at a facade; only the visible camera sees the letters."""
     width = min(0.20 * len(text) + 0.25, 1.9)
     x1 = FRONT_RIGHT - 0.10
     x0, y0, y1 = x1 - width, 3.35, 3.85
@@ -167,20 +171,20 @@ def _sign(z: float, text: str, color: Vec3, pinhole: Pinhole) -> Fixture | None:
     pixels = pinhole.project(box)[0]
     everything = np.concatenate([pixels, pinhole.project(arm)[0]])
     frame = (pinhole.width, pinhole.height)
-    seen, felt = Canvas(everything, frame, 3), Canvas(everything, frame, 1)
-    if seen.empty:
+    visible, thermal = Canvas(everything, frame, 3), Canvas(everything, frame, 1)
+    if visible.empty:
         return None
     glow = [0.10 * c + 0.01 for c in color]
-    for canvas, dark, face in ((seen, (0.01, 0.01, 0.01), glow), (felt, (8.5,), [11.5])):
+    for canvas, dark, face in ((visible, (0.01, 0.01, 0.01), glow), (thermal, (8.5,), [11.5])):
         canvas.polygon(pinhole.project(arm)[0], dark)
         canvas.polygon(pixels, dark)
         canvas.polygon(pinhole.project(inner)[0], face)
-    seen.text(text, pixels[3], pixels[1], [2.6 * c + 0.25 for c in color])
-    return Fixture(seen.patch(z), felt.patch(z))
+    visible.text(text, pixels[3], pixels[1], [2.6 * c + 0.25 for c in color])
+    return Fixture(visible.patch(z), thermal.patch(z))
 
 
 def _junction_box(lamps: tuple[Lamp, ...], pinhole: Pinhole) -> Fixture | None:
-    """A power cabinet on the pavement: a dark box to one camera, a glowing one to the other."""
+    """A power cabinet on the pavement: dark in the visible picture, warm in the thermal one."""
     x0, x1, z, top = KERB_RIGHT + 0.35, KERB_RIGHT + 1.15, 13.2, 1.15
     color = _lit(lamps, (x0, 0.7, z - 0.4), (0.06, 0.08, 0.065))
     dark = (color[0] * 0.5, color[1] * 0.5, color[2] * 0.5)
@@ -198,12 +202,12 @@ def _junction_box(lamps: tuple[Lamp, ...], pinhole: Pinhole) -> Fixture | None:
 
 
 def _traffic_sign(lamps: tuple[Lamp, ...], x: float, z: float, pinhole: Pinhole) -> Fixture | None:
-    """A pedestrian-crossing sign: reflective, so it shines back a little wherever there is light."""
+    """A retroreflective pedestrian-crossing sign."""
     pole = _bar((x, 0.0, z), (x, 2.9, z), 0.03, 0.03)
-    light = _lit(lamps, (x, 2.5, z - 2.0), (1.0, 1.0, 1.0))
-    grey = (light[0] * 0.2, light[1] * 0.2, light[2] * 0.2)
-    blue = (0.06 + light[0] * 0.6, 0.02 + light[1] * 0.15, 0.004 + light[2] * 0.03)
-    white = (0.08 + light[0] * 0.7, 0.08 + light[1] * 0.7, 0.08 + light[2] * 0.7)
+    irradiance = _lit(lamps, (x, 2.5, z - 2.0), (1.0, 1.0, 1.0))
+    grey = (irradiance[0] * 0.2, irradiance[1] * 0.2, irradiance[2] * 0.2)
+    blue = (0.06 + irradiance[0] * 0.6, 0.02 + irradiance[1] * 0.15, 0.004 + irradiance[2] * 0.03)
+    white = (0.08 + irradiance[0] * 0.7, 0.08 + irradiance[1] * 0.7, 0.08 + irradiance[2] * 0.7)
     plate = np.asarray(
         [(x - 0.3, 2.3, z), (x + 0.3, 2.3, z), (x + 0.3, 2.9, z), (x - 0.3, 2.9, z)], np.float32
     )

@@ -1,9 +1,9 @@
-"""One pinhole for both cameras: world metres to image pixels and back; and views that look at it askew.
+"""Geometry of the cameras: a common pinhole, and views with another lens or orientation.
 
 World axes: X to the right, Y up from the road surface, Z forward along the street, all in metres, with the
-camera above the origin. Both modalities use the same pinhole, which is what registers the two pictures. A
-`View` turns one of them into a camera with its own field of view, direction and lens, whose mapping to the
-other is known exactly: what a calibration has to find.
+camera above the origin. Both cameras use the same pinhole, so their pictures are registered. A `View` is a camera
+at the same place with its own field of view, orientation and lens; its mapping to the other is known exactly, as
+ground truth for calibration.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Bools = NDArray[np.bool_]
 Vec3 = tuple[float, float, float]
 
 CAMERA_HEIGHT = 2.6
-"""Metres above the road: the roof of a van, from where the road surface opens up in the picture."""
+"""Metres above the road: the roof of a van."""
 
 NEAR_Z = 0.3
-"""Metres: what lies nearer than this is not drawn."""
+"""Metres: nearer objects are not drawn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pinhole:
-    """A level pinhole camera whose principal point is shifted, so that the street runs off to the right."""
+    """A level pinhole camera. Its principal point is off centre, so that more of the left side is visible."""
 
     width: int
     height: int
@@ -80,7 +80,7 @@ class Pinhole:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A camera at the pinhole's place with its own lens. By default, the pinhole itself."""
+    """A camera at the pinhole's place with its own lens and orientation. By default, the pinhole itself."""
 
     pinhole: Pinhole
     fov: float = 0.0
@@ -89,13 +89,13 @@ class View:
     yaw: float = 0.0
     pitch: float = 0.0
     roll: float = 0.0
-    """Degrees it is mounted off, to the right, upwards, clockwise."""
+    """Degrees of rotation to the right, upwards, clockwise."""
     k1: float = 0.0
     """First radial distortion coefficient (Brown): negative is a barrel."""
 
     @property
     def plain(self) -> bool:
-        """Whether it shows the pinhole's picture as it is."""
+        """Whether it is the pinhole itself."""
         return self == View(self.pinhole)
 
     @property
@@ -115,39 +115,41 @@ class View:
     @property
     def rotation(self) -> NDArray[np.float64]:
         """3×3: directions of the pinhole (x right, y down, z forward) to directions of this camera."""
-        turned = np.eye(3)
+        rotation = np.eye(3)
         if self.fov:
             w, h = self.pinhole.width, self.pinhole.height
             x, y, _ = np.linalg.inv(self.pinhole.matrix) @ ((w - 1) / 2, (h - 1) / 2, 1)
-            turned = _turn(1, -math.atan(x)) @ turned
-            turned = _turn(0, math.atan2(y, math.hypot(x, 1.0))) @ turned
+            rotation = _rotation_about(1, -math.atan(x)) @ rotation
+            rotation = _rotation_about(0, math.atan2(y, math.hypot(x, 1.0))) @ rotation
         yaw, pitch, roll = (math.radians(a) for a in (self.yaw, self.pitch, self.roll))
-        return np.asarray(_turn(2, -roll) @ _turn(0, -pitch) @ _turn(1, -yaw) @ turned)
+        return np.asarray(
+            _rotation_about(2, -roll) @ _rotation_about(0, -pitch) @ _rotation_about(1, -yaw) @ rotation
+        )
 
     def directions(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Where pixels (N, 2) look to: (N, 3), in the pinhole's axes."""
+        """Viewing directions of pixels (N, 2): (N, 3), in the pinhole's axes."""
         ideal = undistort(pixels, self.matrix, self.distortion)
         rays = np.column_stack([ideal, np.ones(len(pixels))]) @ np.linalg.inv(self.matrix).T
         return np.asarray(rays @ self.rotation)
 
     def pixels(self, directions: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Where directions (N, 3) of the pinhole's axes are seen: (N, 2) pixels."""
-        seen, _ = cv2.projectPoints(
+        """Pixels (N, 2) of directions (N, 3) in the pinhole's axes."""
+        pixels, _ = cv2.projectPoints(
             (directions @ self.rotation.T).reshape(-1, 1, 3),
             np.zeros(3),
             np.zeros(3),
             self.matrix,
             self.distortion,
         )
-        return np.asarray(seen, np.float64).reshape(-1, 2)
+        return np.asarray(pixels, np.float64).reshape(-1, 2)
 
     def resampler(self) -> Resampler:
-        """What makes this camera's pictures of the pinhole's."""
+        """Resamples pictures of the pinhole to this camera."""
         return Resampler(self)
 
 
 class Resampler:
-    """Makes a view's pictures of the pinhole's: the maps are computed once."""
+    """Resamples pictures of the pinhole to a view, by maps that are computed once."""
 
     def __init__(self, view: View) -> None:
         self._maps: tuple[Floats, Floats] | None = None
@@ -159,18 +161,18 @@ class Resampler:
             self._maps = (np.ascontiguousarray(places[..., 0]), np.ascontiguousarray(places[..., 1]))
 
     def __call__(self, picture: Floats) -> Floats:
-        """The pinhole's picture as the view sees it; beyond its edge, the edge is repeated."""
+        """The pinhole's picture in the view; its edge is repeated beyond it."""
         if self._maps is None:
             return picture
         return np.asarray(cv2.remap(picture, *self._maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
 
 def seen_by_other(view: View, other: View, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Pixels (N, 2) of one view → the same places in another's picture, exactly: the truth of a calibration."""
+    """Pixels (N, 2) of one view → the same places in another's picture: the ground truth of a calibration."""
     return other.pixels(view.directions(pixels))
 
 
-def _turn(axis: int, angle: float) -> NDArray[np.float64]:
+def _rotation_about(axis: int, angle: float) -> NDArray[np.float64]:
     """3×3 rotation about the x, y or z axis."""
     vector = np.zeros(3)
     vector[axis] = angle

@@ -1,4 +1,4 @@
-"""Where everything that does not move stands: the plan of the street, in metres."""
+"""The plan of the street, in metres: everything that does not move."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ufuser.simulation.geometry import Vec3
-from ufuser.simulation.light import LED, SHOP, SODIUM, Lamp
+from ufuser.simulation.illumination import LED, SHOP, SODIUM, Lamp
 
 KERB_LEFT, KERB_RIGHT = -8.9, 2.4
 PARKING_LEFT, PARKING_RIGHT = -6.8, -0.4
@@ -48,7 +48,7 @@ class Building:
     brick: bool
     shop: bool
     warmth: float
-    """Degrees Celsius of the facade above the row's mean: how badly it is insulated."""
+    """Degrees Celsius of the facade above the row's mean, by its insulation."""
     number: int
 
 
@@ -74,14 +74,14 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A parked car: `heat` is 1 just after a drive and 0 the next morning."""
+    """A parked car: `warmth` is 1 just after a drive and 0 the next morning."""
 
     x: float
     z: float
     toward: float
     kind: str
     paint: Vec3
-    heat: float
+    warmth: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Layout:
     parked: tuple[Parked, ...]
     lamps: tuple[Lamp, ...]
     signs: tuple[tuple[float, str, Vec3], ...]
-    """Hanging signs on the right: Z, text, BGR colour of the light."""
+    """Hanging signs on the right: Z, text, BGR colour."""
 
 
 POST_HEIGHT = 6.8
@@ -168,7 +168,7 @@ def _row(rng: np.random.Generator, side: int) -> tuple[Building, ...]:
             )
         )
         z += width
-        # A passage between two houses now and then lets the sky down to the ground.
+        # A passage between some houses.
         if rng.random() < 0.3:
             z += float(rng.uniform(1.5, 3.0))
         number += 1

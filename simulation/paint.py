@@ -1,4 +1,4 @@
-"""Antialiased patches: how anything that is not a wall or the ground gets into the picture."""
+"""Antialiased patches of a picture: everything but walls, ground and sky is drawn with them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from ufuser.simulation.geometry import Floats
 
 _SHIFT = 6
-"""Fractional bits handed to OpenCV: motion of 1/64 of a supersampled pixel still shows."""
+"""Fractional bits of coordinates in OpenCV: motion of 1/64 of a supersampled pixel is visible."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A piece of picture with coverage, lying wholly inside the frame."""
+    """A part of a picture with coverage, wholly inside the frame."""
 
     x: int
     """Left column in the frame."""
@@ -28,13 +28,13 @@ class Patch:
     alpha: Floats
     """(h, w) float32 coverage in 0..1."""
     depth: float
-    """Metres from the camera, for who hides whom."""
+    """Metres from the camera, for occlusion."""
 
 
-def lay(picture: Floats, patch: Patch, hidden_by: Sequence[Patch] = ()) -> None:
-    """Put a patch over the picture, except where one of the nearer patches `hidden_by` covers it.
+def composite(picture: Floats, patch: Patch, hidden_by: Sequence[Patch] = ()) -> None:
+    """Composite a patch over the picture, except where nearer patches of `hidden_by` cover it.
 
-    `picture` is (H, W, c) float32 and changes in place.
+    `picture` is (H, W, c) float32 and is changed in place.
     """
     value, alpha = patch.value, patch.alpha
     h, w = alpha.shape
@@ -56,13 +56,13 @@ def lay(picture: Floats, patch: Patch, hidden_by: Sequence[Patch] = ()) -> None:
 
 
 class Canvas:
-    """A supersampled drawing board over a rectangle of the frame.
+    """A supersampled canvas over a rectangle of the frame.
 
     Values and coverage are drawn together as (h, w, channels + 1) float32; `patch` averages them down.
     """
 
     def __init__(self, points: Floats, frame: tuple[int, int], channels: int, margin: float = 1.5) -> None:
-        """A board around `points` ((n, 2) pixels), clipped to a frame of (width, height)."""
+        """A canvas around `points` ((n, 2) pixels), clipped to a frame of (width, height)."""
         low = np.floor(points.min(axis=0) - margin)
         high = np.ceil(points.max(axis=0) + margin)
         self.x0 = int(np.clip(low[0], 0, frame[0]))
@@ -70,7 +70,7 @@ class Canvas:
         self.w = int(np.clip(high[0], 0, frame[0])) - self.x0
         self.h = int(np.clip(high[1], 0, frame[1])) - self.y0
         self.empty = self.w <= 0 or self.h <= 0
-        # Small things need the finer grid, and large ones could not afford it.
+        # Small objects need a finer grid; for large ones it would be slow.
         area = max(self.w, 1) * max(self.h, 1)
         self.ss = 4 if area < 6_000 else 3 if area < 40_000 else 2
         if not self.empty:
@@ -81,7 +81,7 @@ class Canvas:
         self.fill(self.fixed(points), value)
 
     def fill(self, fixed: NDArray[np.int32], value: Sequence[float]) -> None:
-        """`polygon` for points that went through `fixed` already, many polygons at once."""
+        """`polygon` for points that `fixed` has converted, which converts many polygons at once."""
         cv2.fillConvexPoly(self.board, fixed, [*value, 1.0], cv2.LINE_8, _SHIFT)
 
     def shape(self, points: Floats, value: Sequence[float]) -> None:
@@ -89,7 +89,7 @@ class Canvas:
         cv2.fillPoly(self.board, [self.fixed(points)], [*value, 1.0], cv2.LINE_8, _SHIFT)
 
     def text(self, text: str, low: Floats, high: Floats, value: Sequence[float]) -> None:
-        """Letters filling most of a rectangle from `low` (left, top) to `high` (right, bottom), pixels."""
+        """Letters that fill most of a rectangle from `low` (left, top) to `high` (right, bottom), pixels."""
         origin = np.asarray((self.x0, self.y0), np.float32)
         (left, top), (right, bottom) = (low - origin) * self.ss, (high - origin) * self.ss
         font = cv2.FONT_HERSHEY_DUPLEX
@@ -104,9 +104,9 @@ class Canvas:
         self.board += cover * np.asarray([*value, 1.0], np.float32)
 
     def fixed(self, points: Floats) -> NDArray[np.int32]:
-        """Frame pixels (..., 2) as the fixed-point board coordinates OpenCV draws with."""
+        """Frame pixels (..., 2) as OpenCV's fixed-point coordinates on the canvas."""
         origin = np.asarray((self.x0, self.y0), np.float32)
-        # OpenCV's pixel centres are at integers, ours at half integers.
+        # OpenCV's pixel centres are at integers, those of the frame at half integers.
         grid = (points - origin) * self.ss - 0.5
         return np.asarray(np.rint(np.clip(grid, -30_000, 30_000) * (1 << _SHIFT)), np.int32)
 

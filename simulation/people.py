@@ -1,4 +1,4 @@
-"""Walking people: a skeleton with a gait, in tapered capsules that both cameras shade their own way."""
+"""Walking people: a skeleton with a gait, drawn as tapered capsules for both cameras."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ufuser.simulation.geometry import Floats, Pinhole, Vec3
-from ufuser.simulation.light import AMBIENT, Arriving
+from ufuser.simulation.illumination import AMBIENT, Illumination
 from ufuser.simulation.paint import Canvas, Patch
 
 STRIDE = 1.42
@@ -18,7 +18,7 @@ STRIDE = 1.42
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a person is built and dressed. Albedos are BGR, temperatures in degrees Celsius."""
+    """Build and clothes of a person. Albedos are BGR, temperatures in degrees Celsius."""
 
     height: float
     skin: Vec3
@@ -26,8 +26,8 @@ class Look:
     jacket: Vec3
     trousers: Vec3
     shoes: Vec3
-    jacket_heat: float
-    """Apparent surface temperature of the jacket: a thin one lets more body heat through."""
+    jacket_temperature: float
+    """Apparent temperature of the jacket: a thin one is warmer."""
     long_coat: bool
     bag: bool
 
@@ -45,9 +45,9 @@ class Person:
     gait: float
     """Phase of the gait in radians."""
     swing: float
-    """1 walks, 0 stands."""
+    """1 walking, 0 standing."""
     presence: float = 1.0
-    """Fades people in and out at the far end of the street."""
+    """Opacity, to fade people in and out at the far end of the street."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class _Part:
     b: Vec3
     ra: float
     rb: float
-    stuff: int
+    material: int
     """Index into the materials of the look."""
 
 
@@ -64,18 +64,18 @@ _SKIN, _HAIR, _JACKET, _TROUSERS, _SHOES, _HANDS, _BAG = range(7)
 
 
 def _materials(look: Look) -> tuple[Floats, Floats]:
-    """Albedo (7, 3) and temperature (7,), by the part's `stuff`."""
+    """Albedo (7, 3) and temperature (7,), by the part's `material`."""
     bag: Vec3 = (0.05, 0.06, 0.09)
     albedo = [look.skin, look.hair, look.jacket, look.trousers, look.shoes, look.skin, bag]
-    warm = look.jacket_heat
-    heat = [33.0, 25.5, warm, 0.5 * warm + 12.0, 17.0, 30.0, 13.0]
-    return np.asarray(albedo, np.float32), np.asarray(heat, np.float32)
+    jacket = look.jacket_temperature
+    temperature = [33.0, 25.5, jacket, 0.5 * jacket + 12.0, 17.0, 30.0, 13.0]
+    return np.asarray(albedo, np.float32), np.asarray(temperature, np.float32)
 
 
 def _leg(phase: float, swing: float) -> tuple[float, float, float]:
     """Thigh angle, shank angle and foot pitch in radians, forward positive."""
     thigh = swing * (0.42 * math.sin(phase) + 0.04)
-    # The knee folds while the leg swings forward and stays nearly straight under load.
+    # The knee bends while the leg swings forward and is nearly straight under load.
     knee = 0.06 + swing * (0.95 * max(0.0, math.cos(phase + 0.35)) ** 1.6 + 0.06)
     shank = thigh - knee
     lift = swing * (0.35 * math.sin(phase) if math.sin(phase) > 0 else 0.55 * math.sin(phase))
@@ -88,7 +88,7 @@ def _skeleton(person: Person) -> list[_Part]:
     k = look.height / 1.75
     thigh_l, shank_l = 0.44 * k, 0.43 * k
     legs = {side: _leg(phase + (0.0 if side < 0 else math.pi), swing) for side in (-1, 1)}
-    # The lower foot stands on the ground, which makes the hips rise and fall as they should.
+    # The lower foot stands on the ground, so the hips rise and fall with the gait.
     reach = max(thigh_l * math.cos(t) + shank_l * math.cos(s) for t, s, _ in legs.values())
     hip_y = reach + 0.09 * k
     sway = 0.018 * swing * math.sin(phase)
@@ -139,7 +139,7 @@ def _skeleton(person: Person) -> list[_Part]:
             _Part(shoulder, elbow, 0.064 * k, 0.050 * k, _JACKET),
             _Part(elbow, wrist, 0.050 * k, 0.040 * k, _JACKET),
             _Part(wrist, hand, 0.036 * k, 0.034 * k, _HANDS),
-            # Half of the trunk: two of them side by side are broad from the front and narrow from the side.
+            # Half of the trunk: two side by side are broad from the front and narrow from the side.
             _Part(
                 at(side * 0.105 * k, chest_y - 0.03 * k, chest_z - side * twist * 0.1),
                 at(side * 0.065 * k, hip_y + 0.02 * k, 0.0),
@@ -192,7 +192,7 @@ def _skeleton(person: Person) -> list[_Part]:
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """Capsules of a body over a rectangle of pixels: who is seen where, and how it faces."""
+    """Capsules of a body over a rectangle of pixels: visibility and normals."""
 
     x: int
     y: int
@@ -200,7 +200,7 @@ class _Field:
     """(parts, h, w) share of the pixel that shows the part."""
     normal: Floats
     """(3, parts, h, w) unit normals, world axes."""
-    stuff: NDArray[np.int64]
+    material: NDArray[np.int64]
 
 
 def _field(person: Person, pinhole: Pinhole) -> _Field | None:
@@ -217,7 +217,7 @@ def _field(person: Person, pinhole: Pinhole) -> _Field | None:
     world = world[order]
     pixel, depth = pinhole.project(world)
     radius = np.asarray([(parts[i].ra, parts[i].rb) for i in order], np.float32) * (pinhole.focal / depth)
-    stuff = np.asarray([parts[i].stuff for i in order], np.int64)
+    material = np.asarray([parts[i].material for i in order], np.int64)
 
     low = np.floor((pixel - radius[..., None]).min(axis=(0, 1)) - 1)
     high = np.ceil((pixel + radius[..., None]).max(axis=(0, 1)) + 1)
@@ -249,7 +249,7 @@ def _field(person: Person, pinhole: Pinhole) -> _Field | None:
     nx *= inverse
     ny *= inverse
     nz = np.sqrt(np.clip(1.0 - nx * nx - ny * ny, 0.02, 1.0))
-    return _Field(x0, y0, weight, np.stack([nx, -ny, -nz]), stuff)
+    return _Field(x0, y0, weight, np.stack([nx, -ny, -nz]), material)
 
 
 def _blend(field: _Field, shading: Floats, values: Floats) -> Floats:
@@ -258,41 +258,43 @@ def _blend(field: _Field, shading: Floats, values: Floats) -> Floats:
     return np.asarray((shading.reshape(n, h * w).T @ values).reshape(h, w, -1), np.float32)
 
 
-def visible(person: Person, pinhole: Pinhole, lamps: Arriving, beams: Arriving) -> Patch | None:
-    """The person in reflected light: (h, w, 3) BGR radiance."""
+def visible(person: Person, pinhole: Pinhole, lamps: Illumination, beams: Illumination) -> Patch | None:
+    """The person as the visible camera sees it: (h, w, 3) BGR radiance."""
     field = _field(person, pinhole)
     if field is None:
         return None
     albedo, _ = _materials(person.look)
-    albedo = albedo[field.stuff]
+    albedo = albedo[field.material]
     weight = field.weight * np.float32(person.presence)
     total = _blend(field, weight, albedo * np.asarray(AMBIENT, np.float32))
-    for light in (lamps, beams):
-        if float(light.color.max()) < 1e-3:
+    for source in (lamps, beams):
+        if float(source.color.max()) < 1e-3:
             continue
-        facing = np.tensordot(light.direction, field.normal, axes=1)
-        # Cloth scatters: the terminator is soft.
+        facing = np.tensordot(source.direction, field.normal, axes=1)
+        # Cloth scatters light: no sharp shadow boundary.
         np.clip(facing * 0.85 + 0.15, 0.0, 1.0, out=facing)
         facing *= weight
-        total += _blend(field, facing, albedo * light.color)
+        total += _blend(field, facing, albedo * source.color)
     return Patch(field.x, field.y, total, weight.sum(axis=0), person.z)
 
 
 def thermal(person: Person, pinhole: Pinhole) -> Patch | None:
-    """The person by body heat: (h, w, 1) apparent temperature in degrees Celsius."""
+    """The person as the thermal camera sees it: (h, w, 1) apparent temperature, degrees Celsius."""
     field = _field(person, pinhole)
     if field is None:
         return None
-    _, heat = _materials(person.look)
+    _, temperature = _materials(person.look)
     weight = field.weight * np.float32(person.presence)
-    # Grazing surfaces emit less and mirror more of the cold surroundings.
+    # At grazing angles a surface emits less and reflects more of the cold surroundings.
     rim = (1.0 + field.normal[2]) ** 2 * 5.0
-    value = _blend(field, weight, heat[field.stuff][:, None]) - (weight * rim).sum(axis=0)[..., None]
+    value = (
+        _blend(field, weight, temperature[field.material][:, None]) - (weight * rim).sum(axis=0)[..., None]
+    )
     return Patch(field.x, field.y, value, weight.sum(axis=0), person.z)
 
 
-def shadow(person: Person, pinhole: Pinhole, lamps: Arriving) -> Patch | None:
-    """The shadow on the ground, away from the lamps: a patch that only darkens, (h, w, 3)."""
+def shadow(person: Person, pinhole: Pinhole, lamps: Illumination) -> Patch | None:
+    """The shadow on the ground: a patch that only darkens, (h, w, 3)."""
     if float(lamps.color.max()) < 0.01:
         return None
     d = lamps.direction

@@ -1,4 +1,4 @@
-"""The night street: everything that can be known about it at a moment, for both cameras alike."""
+"""The street at night: static layers, people and vehicles at any moment, for both cameras."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from ufuser.simulation.actors import Cast
 from ufuser.simulation.backdrop import render_backdrop
 from ufuser.simulation.furniture import Fixture, fixtures
 from ufuser.simulation.geometry import NEAR_Z, Floats, Pinhole
+from ufuser.simulation.illumination import beams_at, lamps_at
 from ufuser.simulation.layout import plan
-from ufuser.simulation.light import beams_at, lamps_at
-from ufuser.simulation.paint import Patch, lay
+from ufuser.simulation.paint import Patch, composite
 from ufuser.simulation.people import Person
 from ufuser.simulation.surfaces import Textures
 from ufuser.simulation.vehicles import Vehicle
 
-STREET_HEAT = 11.5
-"""Degrees Celsius of what a parked car stands on."""
+STREET_TEMPERATURE = 11.5
+"""Degrees Celsius of the road below parked cars."""
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Where something is in the picture: ground truth for tests and overlays."""
+    """Ground truth: position of an object in the picture."""
 
     name: str
     """Stable over time: "dark" is the person who crosses in the dark."""
@@ -56,30 +56,30 @@ class Scene:
         self.cast = Cast(seed, self.layout)
         drop = render_backdrop(self.layout, Textures.of(seed), self.pinhole)
         self.radiance: Floats = drop.radiance
-        """(H, W, 3) BGR linear light of the empty street."""
+        """(H, W, 3) BGR linear radiance of the empty street."""
         self.albedo: Floats = drop.albedo
-        """(H, W, 3) BGR, what headlights fall on."""
-        self.heat: Floats = drop.heat[..., None]
+        """(H, W, 3) BGR, which headlights illuminate."""
+        self.temperature: Floats = drop.temperature[..., None]
         """(H, W, 1) apparent temperature of the empty street, degrees Celsius."""
         self.coarse_points, self.coarse_normals = drop.coarse_points, drop.coarse_normals
         standing = list(fixtures(self.layout, self.pinhole))
         for car in self.cast.parked:
             under = vehicles.underneath(car, self.pinhole, (0.0, 0.0, 0.0), 0.8)
             if under is not None:
-                lay(self.radiance, under)
-            warm = vehicles.underneath(car, self.pinhole, (STREET_HEAT + 1.0 + 5.0 * car.heat,), 0.5)
+                composite(self.radiance, under)
+            warm = vehicles.underneath(car, self.pinhole, (STREET_TEMPERATURE + 1.0 + 5.0 * car.warmth,), 0.5)
             if warm is not None:
-                lay(self.heat, warm)
-            light = lamps_at(self.layout.lamps, (car.x, 1.0, car.z))
-            dark = beams_at((), (car.x, 1.0, car.z))
-            seen = vehicles.visible(car, self.pinhole, light, dark)
-            felt = vehicles.thermal(car, self.pinhole, STREET_HEAT)
-            if seen is not None and felt is not None:
-                standing.append(Fixture(seen, felt))
+                composite(self.temperature, warm)
+            place = (car.x, 1.0, car.z)
+            lamps, beams = lamps_at(self.layout.lamps, place), beams_at((), place)
+            visible = vehicles.visible(car, self.pinhole, lamps, beams)
+            thermal = vehicles.thermal(car, self.pinhole, STREET_TEMPERATURE)
+            if visible is not None and thermal is not None:
+                standing.append(Fixture(visible, thermal))
         standing.sort(key=lambda f: -f.visible.depth)
         for fixture in standing:
-            lay(self.radiance, fixture.visible)
-            lay(self.heat, fixture.thermal)
+            composite(self.radiance, fixture.visible)
+            composite(self.temperature, fixture.thermal)
             dull = Patch(
                 fixture.visible.x,
                 fixture.visible.y,
@@ -87,16 +87,16 @@ class Scene:
                 fixture.visible.alpha,
                 fixture.visible.depth,
             )
-            lay(self.albedo, dull)
+            composite(self.albedo, dull)
         self.covers: tuple[Patch, ...] = tuple(f.visible for f in standing)
-        """What stands in front of passers-by, by its coverage and depth."""
+        """Fixed objects that can hide moving ones."""
 
     def people(self, t: float) -> list[Person]:
         """People at t seconds, far to near."""
         return self.cast.people(t)
 
     def vehicles(self, t: float) -> list[Vehicle]:
-        """Moving vehicles at t seconds, far to near; those behind the camera still light the street."""
+        """Moving vehicles at t seconds, far to near; those behind the camera illuminate the street, too."""
         return self.cast.vehicles(t)
 
     def boxes(self, t: float) -> list[Box]:

@@ -1,4 +1,4 @@
-"""What the ground and the sky are made of, at any place: colour, light of their own, heat."""
+"""Materials of the ground and the sky: albedo, emission, apparent temperature."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Material:
     albedo: Floats
     """(n, 3) BGR, 0..1."""
     emission: Floats
-    """(n, 3) BGR radiance of its own light."""
-    heat: Floats
-    """(n,) apparent temperature, degrees Celsius: emissivity and reflected sky are in it."""
+    """(n, 3) BGR radiance that the surface emits."""
+    temperature: Floats
+    """(n,) apparent temperature, degrees Celsius, with emissivity and reflected sky."""
 
 
 @dataclass(frozen=True, slots=True)
 class Textures:
-    """The noise every surface is roughened with."""
+    """The noise that all surfaces share."""
 
     grain: Floats
     cloud: Floats
@@ -49,9 +49,9 @@ class Textures:
         return cls(fractal_tile(seed * 2 + 1, slope=0.55), fractal_tile(seed * 2 + 2, slope=1.35))
 
 
-def apparent(kelvin_c: Floats, emissivity: Floats | float) -> Floats:
-    """Apparent temperature in Celsius of a surface that mirrors a little of the cold sky."""
-    return np.asarray(emissivity * kelvin_c + (1.0 - emissivity) * (0.5 * SKY + 0.5 * AIR), np.float32)
+def apparent(celsius: Floats, emissivity: Floats | float) -> Floats:
+    """Apparent temperature, degrees Celsius, of a surface that reflects some of the cold sky."""
+    return np.asarray(emissivity * celsius + (1.0 - emissivity) * (0.5 * SKY + 0.5 * AIR), np.float32)
 
 
 def _line(x: Floats, center: float, width: float, soft: Floats) -> Floats:
@@ -73,7 +73,7 @@ def ground(tex: Textures, x: Floats, z: Floats, footprint: Floats) -> Material:
     patchy = sample(tex.cloud, x * 9.0, z * 5.0 + 100.0)
     stains = sample(tex.cloud, x * 30.0 + 200.0, z * 30.0)
 
-    # Asphalt: polished in the wheel tracks, stained between them, patched in places.
+    # Asphalt: polished in the wheel tracks, stained between them, patched here and there.
     tone = 0.080 * (1.0 + 0.22 * grain + 0.16 * patchy + 0.10 * stains)
     for lane in (LANE_ONCOMING, LANE_OUTGOING):
         for track in (-0.75, 0.75):
@@ -85,11 +85,13 @@ def ground(tex: Textures, x: Floats, z: Floats, footprint: Floats) -> Material:
     repair = _line(x, -1.3, 1.5, soft) * _line(z, 14.2, 3.4, soft)
     tone = np.asarray(tone * (1.0 - 0.35 * repair), np.float32)
     albedo = tone[:, None] * np.asarray((0.97, 1.0, 1.03), np.float32)
-    heat = 12.2 + 0.35 * patchy + 0.12 * grain + 0.1 * stains - 0.4 * repair
+    temperature = 12.2 + 0.35 * patchy + 0.12 * grain + 0.1 * stains - 0.4 * repair
     for lane in (LANE_ONCOMING, LANE_OUTGOING):
-        heat += 0.55 * (np.exp(-(((x - lane - 0.75) / 0.4) ** 2)) + np.exp(-(((x - lane + 0.75) / 0.4) ** 2)))
-    # Away from the houses the road sees more sky and is colder.
-    heat = np.asarray(heat - 0.012 * np.minimum(z, 80.0), np.float32)
+        temperature += 0.55 * (
+            np.exp(-(((x - lane - 0.75) / 0.4) ** 2)) + np.exp(-(((x - lane + 0.75) / 0.4) ** 2))
+        )
+    # Farther away the road sees more sky and is colder.
+    temperature = np.asarray(temperature - 0.012 * np.minimum(z, 80.0), np.float32)
 
     paint = np.zeros(n, np.float32)
     dash = ramp(np.abs(np.mod(z, 9.0) - 4.5), 1.55, 1.45)
@@ -106,15 +108,15 @@ def ground(tex: Textures, x: Floats, z: Floats, footprint: Floats) -> Material:
     worn = np.clip(0.86 + 0.12 * grain + 0.10 * stains, 0.35, 1.0)
     paint *= worn
     albedo += paint[:, None] * (np.asarray((0.50, 0.53, 0.55), np.float32) - albedo)
-    heat -= 0.35 * paint
+    temperature -= 0.35 * paint
 
     for mx, mz in ((-2.1, 11.4), (-5.4, 19.0), (-3.0, 38.0)):
         r = np.hypot(x - mx, z - mz)
         cover = np.clip((0.36 - r) / soft + 0.5, 0.0, 1.0)
         rings = 0.05 + 0.035 * (np.sin(r * 60.0) > 0)
         albedo += cover[:, None] * (rings[:, None] - albedo)
-        # The sewer below is warm.
-        heat += cover * (17.5 - heat)
+        # Manhole covers are warm: the sewer is below.
+        temperature += cover * (17.5 - temperature)
 
     left, right = x < KERB_LEFT, x > KERB_RIGHT
     walk = left | right
@@ -128,13 +130,13 @@ def ground(tex: Textures, x: Floats, z: Floats, footprint: Floats) -> Material:
     kerb = ramp(out, 0.22, 0.18) * walk
     flag = flag * (1.0 - kerb) + kerb * 0.24 * (1.0 + 0.1 * grain)
     albedo[walk] = flag[walk, None] * np.asarray((0.95, 1.0, 1.04), np.float32)
-    heat[walk] = (11.0 + 0.3 * patchy + 0.15 * (slab - 0.5) + 0.1 * grain)[walk]
+    temperature[walk] = (11.0 + 0.3 * patchy + 0.15 * (slab - 0.5) + 0.1 * grain)[walk]
     gutter = _line(x, KERB_LEFT + 0.12, 0.26, soft) + _line(x, KERB_RIGHT - 0.12, 0.26, soft)
     albedo *= (1.0 - 0.45 * np.clip(gutter, 0.0, 1.0) * ~walk)[:, None]
-    heat -= 0.5 * gutter * ~walk
-    # Houses warm the strip before them.
-    heat += 1.2 * np.exp(-np.minimum(np.abs(x + 12.2), np.abs(x - 5.3)) / 0.5)
-    return Material(np.asarray(albedo, np.float32), np.zeros((n, 3), np.float32), apparent(heat, 0.96))
+    temperature -= 0.5 * gutter * ~walk
+    # The strip along the houses is warmer.
+    temperature += 1.2 * np.exp(-np.minimum(np.abs(x + 12.2), np.abs(x - 5.3)) / 0.5)
+    return Material(np.asarray(albedo, np.float32), np.zeros((n, 3), np.float32), apparent(temperature, 0.96))
 
 
 def sky(tex: Textures, azimuth: Floats, elevation: Floats) -> Material:
@@ -150,5 +152,5 @@ def sky(tex: Textures, azimuth: Floats, elevation: Floats) -> Material:
     emission += veil[:, None] * np.asarray((0.0028, 0.0030, 0.0038), np.float32) * (0.4 + 0.6 * mix)
     cell = hash01(3, np.floor(azimuth * 220.0), np.floor(elevation * 220.0))
     emission += ((cell > 0.9975) * 0.02 * (1.0 - veil) * (1.0 - mix[:, 0]))[:, None]
-    heat = SKY + 16.0 * np.exp(-height * 9.0) + 7.0 * veil
-    return Material(np.zeros((n, 3), np.float32), emission.astype(np.float32), heat.astype(np.float32))
+    temperature = SKY + 16.0 * np.exp(-height * 9.0) + 7.0 * veil
+    return Material(np.zeros((n, 3), np.float32), emission.astype(np.float32), temperature.astype(np.float32))

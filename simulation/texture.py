@@ -1,4 +1,4 @@
-"""Randomness that depends on a place or a number, never on what was drawn before."""
+"""Random values that depend on a place or a number only, not on earlier draws."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ufuser.simulation.geometry import Floats
 def fractal_tile(seed: int, size: int = 512, slope: float = 1.0) -> Floats:
     """A seamless tile of fractal noise, (size, size) float32, zero mean, unit variance.
 
-    Filtering white noise in the Fourier domain by 1/f^slope makes it periodic for free: slope 0.4 is gritty
-    (asphalt grain), slope 1.5 is cloudy (stains, clouds).
+    White noise filtered in the Fourier domain by 1/f^slope is periodic: slope 0.4 looks like grain, slope 1.5 like
+    clouds.
     """
     rng = np.random.default_rng((seed, size, int(slope * 100)))
     f = np.fft.fftfreq(size)
@@ -26,7 +26,7 @@ def fractal_tile(seed: int, size: int = 512, slope: float = 1.0) -> Floats:
 def sample(tile: Floats, u: Floats, v: Floats) -> Floats:
     """The tile's value at (u, v) in tile pixels, wrapped and interpolated: (n,) float32 for (n,) float32."""
     size = tile.shape[0]
-    # remap refuses pictures with a side over 32767: a flat list of samples goes in as a block.
+    # remap takes no side over 32767: the samples are arranged as a block.
     n = u.size
     columns = 4096
     rows = -(-n // columns)
@@ -39,7 +39,7 @@ def sample(tile: Floats, u: Floats, v: Floats) -> Floats:
 
 
 def hash01(seed: int, i: Floats, j: Floats) -> Floats:
-    """A number in [0, 1) for every integer cell (i, j): float32, same shape."""
+    """A random number in [0, 1) for every integer cell (i, j): float32, same shape."""
     x = i.astype(np.int64).astype(np.uint32) * np.uint32(374761393)
     x += j.astype(np.int64).astype(np.uint32) * np.uint32(668265263)
     x += np.uint32((seed * 2246822519) & 0xFFFFFFFF)

@@ -1,6 +1,6 @@
-"""Visible light: street lamps, shop windows and headlights, as irradiance at a place in the world.
+"""Visible illumination by street lamps, shop windows and headlights: irradiance at points of the world.
 
-Unit: the irradiance straight below a street lamp is about 1. None of this exists for the thermal camera.
+Unit: the irradiance directly below a street lamp is about 1. The thermal camera sees none of it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ AMBIENT: Vec3 = (0.0125, 0.0105, 0.0095)
 
 @dataclass(frozen=True, slots=True)
 class Lamp:
-    """A fixed light."""
+    """A fixed lamp."""
 
     position: Vec3
     """Metres."""
     color: Vec3
     """BGR, linear."""
     power: float
-    """Irradiance at one metre, straight along the beam."""
+    """Irradiance at one metre, along the axis."""
     downward: bool
-    """A street lamp with a cut-off shade; otherwise light in every direction."""
+    """Shaded, as a street lamp; else it radiates in all directions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Beam:
-    """The headlights of one vehicle, seen as one light between the two."""
+    """The headlights of one vehicle, as one lamp between the two."""
 
     position: Vec3
     """Metres."""
@@ -46,11 +46,11 @@ class Beam:
 
 
 @dataclass(frozen=True, slots=True)
-class Arriving:
-    """Light that reaches one small object: enough to shade it."""
+class Illumination:
+    """Illumination of one small object."""
 
     color: Floats
-    """(3,) BGR irradiance facing the light."""
+    """(3,) BGR irradiance of a surface that faces the light."""
     direction: Floats
     """(3,) unit vector towards the light."""
 
@@ -60,7 +60,7 @@ def lamp_field(lamps: tuple[Lamp, ...], points: Floats, normals: Floats | None) 
 
     Args:
         points: (..., 3) metres.
-        normals: (..., 3) unit vectors, or None for leaves and the like, which face everywhere.
+        normals: (..., 3) unit vectors, or None for leaves and other objects without one orientation.
 
     Returns:
         (..., 3) float32 BGR.
@@ -85,8 +85,8 @@ def _falloff(lamp: Lamp, points: Floats, normals: Floats | None) -> Floats:
     return np.asarray(strength * np.clip(facing, 0.0, 1.0), np.float32)
 
 
-def lamps_at(lamps: tuple[Lamp, ...], point: Vec3) -> Arriving:
-    """All fixed lamps at one point, merged into one light from their weighted mean direction."""
+def lamps_at(lamps: tuple[Lamp, ...], point: Vec3) -> Illumination:
+    """All fixed lamps at one point, merged into one from their weighted mean direction."""
     p = np.asarray(point, np.float32)
     positions = np.asarray([lamp.position for lamp in lamps], np.float32)
     to = positions - p
@@ -100,10 +100,10 @@ def lamps_at(lamps: tuple[Lamp, ...], point: Vec3) -> Arriving:
     return _merge(power, unit, colors)
 
 
-def beams_at(beams: tuple[Beam, ...], point: Vec3) -> Arriving:
+def beams_at(beams: tuple[Beam, ...], point: Vec3) -> Illumination:
     """All headlights at one point, merged like `lamps_at`."""
     if not beams:
-        return Arriving(np.zeros(3, np.float32), np.asarray((0.0, 1.0, 0.0), np.float32))
+        return Illumination(np.zeros(3, np.float32), np.asarray((0.0, 1.0, 0.0), np.float32))
     p = np.asarray(point, np.float32)
     strength = np.asarray([float(_beam(beam, p)[0]) for beam in beams], np.float32)
     to = np.asarray([beam.position for beam in beams], np.float32) - p
@@ -112,11 +112,11 @@ def beams_at(beams: tuple[Beam, ...], point: Vec3) -> Arriving:
     return _merge(strength, unit, colors)
 
 
-def _merge(power: Floats, unit: Floats, colors: Floats) -> Arriving:
+def _merge(power: Floats, unit: Floats, colors: Floats) -> Illumination:
     direction = (power[:, None] * unit).sum(axis=0)
     length = float(np.linalg.norm(direction))
     towards = direction / length if length > 1e-9 else np.asarray((0.0, 1.0, 0.0))
-    return Arriving((power[:, None] * colors).sum(axis=0).astype(np.float32), towards.astype(np.float32))
+    return Illumination((power[:, None] * colors).sum(axis=0).astype(np.float32), towards.astype(np.float32))
 
 
 def beam_field(beams: tuple[Beam, ...], points: Floats, normals: Floats) -> Floats:
@@ -130,16 +130,16 @@ def beam_field(beams: tuple[Beam, ...], points: Floats, normals: Floats) -> Floa
 
 
 def _beam(beam: Beam, points: Floats) -> tuple[Floats, Floats, Floats]:
-    """Strength of a low beam: wide, flat, cut off above the lamps' own height."""
+    """Irradiance by a low beam (wide, flat, cut off above the lamps), vectors to it, and distances."""
     to = np.asarray(beam.position, np.float32) - points
     ahead = -to[..., 2] * beam.toward
     d2 = np.einsum("...i,...i->...", to, to) + np.float32(0.05)
     d = np.sqrt(d2)
     reach = np.maximum(ahead, 0.05)
-    # Dipped to the driver's own kerb, so as not to dazzle: right-hand traffic.
+    # Dipped towards the driver's kerb, for right-hand traffic.
     across = (to[..., 0] + beam.toward * 0.10 * reach) / (0.8 + 0.24 * reach)
     above = np.maximum(-to[..., 1] - 0.1, 0.0) / (0.25 + 0.05 * reach)
     shape = np.exp(-(across * across) - above * above)
     gate = np.clip(ahead / 1.5, 0.0, 1.0)
-    # The real 1/d^2 would burn out the first metre: the reflector throws most of its light far ahead.
+    # 1/d^2 alone would overexpose the first metre: a reflector sends most of its light far ahead.
     return np.asarray(beam.power * shape * gate / (d2 + 30.0), np.float32), to, d
