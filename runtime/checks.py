@@ -75,7 +75,7 @@ _NEEDED: tuple[_Row, ...] = (
 _OPTIONAL: tuple[_Row, ...] = (
     ("OpenVINO", "openvino", 'pip install "ufuser[openvino]"', False, "engines"),
     ("prometheus_client (web server)", "prometheus_client", 'pip install "ufuser[metrics]"', False, "video"),
-    ("PyAV (H.264 files)", "av", 'pip install "ufuser[cpu]"', False, "video"),
+    ("PyAV (video files)", "av", 'pip install "ufuser[cpu]"', False, "video"),
     (
         "SciPy (calibrate)",
         "scipy",

@@ -106,7 +106,7 @@ class FolderSink(_FileSink):
 
 
 class VideoSink(_FileSink):
-    """A video file in the format that its suffix names, at a constant rate.
+    """A video file in the format that its suffix names.
 
     - `.mp4`: H.264 (libx264, CRF 18, 4:2:0, BT.601).
     - `.mkv`: FFV1, lossless in BGR or grey, of any size.
@@ -117,21 +117,22 @@ class VideoSink(_FileSink):
 
     Args:
         path: the file.
-        fps: frames per second.
+        fps: constant frames per second; None keeps the time between the frames' stamps.
 
     Raises:
         InputError: another suffix, PyAV not installed, or a file that cannot be written.
     """
 
-    def __init__(self, path: Path, fps: float) -> None:
+    def __init__(self, path: Path, fps: float | None = None) -> None:
         require_video_suffix(path)
         import_av(str(path))
         self.name, self._path = str(path), path
         # Television's rates are such fractions: 29.97 is 30000/1001.
-        self._rate = Fraction(fps).limit_denominator(1001)
+        self._rate = None if fps is None else Fraction(fps).limit_denominator(1001)
         self._file = Unfinished(path)
         self._encoder: Encoder | None = None
         self._shape: tuple[int, ...] = ()
+        self._first = 0.0
         self._open = True
 
     def write(self, frame: Frame) -> None:
@@ -152,8 +153,8 @@ class VideoSink(_FileSink):
             if self._encoder is None:
                 codec = CODECS[self._path.suffix.lower()][0]
                 self._encoder = Encoder(str(self._file.path), codec, image, rate=self._rate, crf=_CRF)
-                self._shape = shape
-            self._encoder.write(image)
+                self._shape, self._first = shape, frame.timestamp
+            self._encoder.write(image, frame.timestamp - self._first)
         except EncoderError as e:
             raise InputError(f"cannot write {self.name}: {e}") from None
 

@@ -58,10 +58,10 @@ def _why(error: OSError) -> str:
 
 
 def is_busy(path: Path, ioctl: Ioctl = _system_ioctl) -> bool:
-    """Whether another program streams from the device: its buffers cannot be had."""
+    """Whether another program streams from the device, so that it gives no buffers. False if it has disappeared."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
-    except OSError as e:  # such as a device that has just been unplugged
+    except OSError as e:  # for example a device that was just unplugged
         return e.errno == errno.EBUSY
     try:
         ioctl(descriptor, REQBUFS, bytearray(struct.pack(_REQBUFS, 1, _CAPTURE, _MMAP, *[0] * 5)))

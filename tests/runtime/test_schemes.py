@@ -15,7 +15,7 @@ from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.sinks.opening import open_sink
 from ufuser.runtime.sinks.sink import SinkContext
-from ufuser.runtime.sources import frames, open_source
+from ufuser.runtime.sources import VideoSource, frames, open_source
 from ufuser.runtime.sources.opening import Cameras
 
 EXAMPLE = Path(runtime.__file__).parents[1] / "examples" / "camera_plugin"
@@ -74,6 +74,49 @@ def test_the_example_reports_its_own_errors_in_one_line(
         assert done.returncode == 2
         (line,) = done.stderr.splitlines()
         assert said in line
+
+
+RECORDING = """\
+import numpy as np
+from ufuser.runtime.frame import Frame
+from ufuser.runtime.sources import Reading, Status
+
+class Recording:
+    live, length, repeats = False, 6, True
+
+    def __init__(self, uri, context):
+        self.name, self._index = uri.name, 0
+
+    def read(self, timeout):
+        if self._index == self.length:
+            return Reading(Status.END)
+        index, self._index = self._index, self._index + 1
+        return Reading(Status.FRAME, Frame(np.full((64, 64), 40 * index, np.uint8), index / 5, index, self.name))
+
+    def close(self):
+        pass
+"""
+
+
+def test_fuse_takes_the_recordings_and_outputs_of_packages(
+    tmp_path: Path, install: Install, example: Path, max_model: Path, quick_command: Run
+) -> None:
+    install("seq", RECORDING, "[ufuser.sources]\nseq = seq:Recording\n")
+    words = ("fuse", "--ir", "seq:a", "--vi", "seq:b", "--model", max_model, "--out")
+    done = quick_command(*words, "out.mkv")
+    assert done.returncode == 0, done.stderr
+    found = list(VideoSource(tmp_path / "out.mkv"))
+    assert [int(f.image[9, 9, 0]) for f in found] == [0, 40, 80, 120, 160, 200]
+    assert [f.timestamp for f in found] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0], abs=2e-3)
+    done = quick_command(*words, "brightness:log.txt")
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "log.txt").read_text().splitlines()) == 6
+    done = quick_command("fuse", "--ir", "acme://1", "--vi", "seq:b", "--model", max_model, "--out", "x.mkv")
+    assert done.returncode == 2
+    assert "acme://1 is a camera" in done.stderr
+    done = quick_command(*words, "mjpeg://127.0.0.1:0")
+    assert done.returncode == 2
+    assert "shows the newest frame only" in done.stderr
 
 
 def test_two_of_one_device_are_refused(example: Path) -> None:

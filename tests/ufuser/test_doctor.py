@@ -65,7 +65,7 @@ def test_opencv_says_what_it_truly_has(quick_command: Command) -> None:
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO"), ("av", "PyAV (H.264 files)")],
+    [("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO"), ("av", "PyAV (video files)")],
 )
 def test_a_package_that_is_missing(
     quick_command: Command, monkeypatch: pytest.MonkeyPatch, module: str, name: str

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ufuser.cli.inputs import Inputs, frames_left, open_inputs
 from ufuser.cli.medical import arrange
 from ufuser.cli.options import add_flags, open_fuser, options_of
+from ufuser.runtime import schemes
 from ufuser.runtime.color import luma
 from ufuser.runtime.command import Parser
 from ufuser.runtime.errors import InputError
@@ -27,9 +28,11 @@ from ufuser.runtime.fuser import Fuser
 from ufuser.runtime.images import depth_kept
 from ufuser.runtime.options import FuserOptions
 from ufuser.runtime.progress import Progress
-from ufuser.runtime.sinks import FolderSink, ImageSink, Sink, VideoSink, finished
-from ufuser.runtime.sources import frames
+from ufuser.runtime.sinks import FolderSink, ImageSink, Sink, SinkContext, VideoSink, finished
+from ufuser.runtime.sinks.opening import open_sink
+from ufuser.runtime.sources import VideoSource, frames
 from ufuser.runtime.telemetry import Durations
+from ufuser.runtime.uri import Uri
 
 _RAW_BELOW = 65536 // 4
 """A 16-bit infrared picture that stays below holds a 14-bit camera's raw counts, most likely; CT is stored so, too."""
@@ -117,7 +120,8 @@ def get_parser(prog: str) -> Parser:
 def run(args: argparse.Namespace) -> int:
     """Fuse, and print the result. Raises InputError."""
     options = options_of(args, FuseOptions)
-    out, medical = Path(options.out), options.task == "medical"
+    target, medical = schemes.parse(schemes.SINKS, options.out), options.task == "medical"
+    out = Path(target.address)
     with ExitStack() as stack:
         inputs = open_inputs(options.ir, options.vi, out, stack)
         if medical and inputs.kind == "video":
@@ -125,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
                 f"task='medical': {options.ir} is a video, expected two pictures or two folders", "task"
             )
         # The sink before the model: an output that cannot be written should not cost the loading.
-        sink = stack.enter_context(finished(_open_sink(inputs, out)))
+        sink = stack.enter_context(finished(_open_sink(inputs, target)))
         fuser = open_fuser(options)
         progress = stack.enter_context(Progress("fused", inputs.total()))
         began = time.perf_counter()
@@ -159,13 +163,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _open_sink(inputs: Inputs, out: Path) -> Sink:
+def _open_sink(inputs: Inputs, target: Uri) -> Sink:
+    if target.scheme not in ("", "file", "folder"):
+        sink = open_sink(target.text, SinkContext())
+        if not sink.every_frame:
+            sink.abort()
+            raise InputError(
+                f"{target.name} shows the newest frame only: `ufuser stream` writes to it", "out"
+            )
+        return sink
+    target.read({})
+    out = Path(target.address)
     if inputs.kind == "image":
         return ImageSink(out)
     if inputs.kind == "folder":
         return FolderSink(out, ".png", named_by_source=True)
     fps = inputs.rates[1]
-    if fps is None:
+    if fps is None and isinstance(inputs.vi, VideoSource):
         raise InputError(f"{inputs.vi.name} gives no frame rate: expected a video with one; re-encode it")
     return VideoSink(out, fps)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from ufuser.runtime import schemes
 from ufuser.runtime.errors import InputError
-from ufuser.runtime.sources import ImagesSource, Source, VideoSource, kind_of, pictures_in
+from ufuser.runtime.sources import ImagesSource, Source, VideoSource, kind_of, open_source, pictures_in
 from ufuser.runtime.uri import mask
 
 _NAMED = 5
 """How many of many files a message names."""
-_CALLED = {"image": "a picture", "folder": "a folder", "video": "a video"}
+_CALLED = {"image": "a picture", "folder": "a folder", "video": "a video", "recording": "a recording"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,7 @@ def open_inputs(ir: str, vi: str, out: Path, stack: ExitStack) -> Inputs:
         InputError: a side is missing or unreadable; the two are of different kinds; two folders have no
             common names, or one has a name twice; `out` is one of the inputs.
     """
-    kinds = kind_of(ir), kind_of(vi)
-    for text, kind in zip((ir, vi), kinds, strict=True):
-        if kind not in _CALLED:
-            raise InputError(
-                f"{mask(text)} is a camera: expected a picture, a folder or a video; `ufuser stream` fuses cameras"
-            )
+    kinds = _kind(ir), _kind(vi)
     if kinds[0] != kinds[1]:
         raise InputError(
             f"--ir {ir} is {_CALLED[kinds[0]]}, --vi {vi} is {_CALLED[kinds[1]]}: expected two pictures, two "
@@ -73,8 +68,13 @@ def open_inputs(ir: str, vi: str, out: Path, stack: ExitStack) -> Inputs:
         )
     first, second = (Path(schemes.parse(schemes.SOURCES, text).address) for text in (ir, vi))
     for side in (first, second):
-        if out.exists() and os.path.samefile(side, out):
+        if out.exists() and side.exists() and os.path.samefile(side, out):
             raise InputError(f"--out {out} is the same file or folder as the input {side}: expected another")
+    if kinds[0] == "recording":
+        sources = [open_source(ir), open_source(vi)]
+        for source in sources:
+            stack.callback(source.close)
+        return Inputs("video", sources[0], sources[1], (), ())
     if kinds[0] == "video":
         left = stack.enter_context(VideoSource(first))
         right = stack.enter_context(VideoSource(second))
@@ -95,6 +95,18 @@ def open_inputs(ir: str, vi: str, out: Path, stack: ExitStack) -> Inputs:
         tuple(of_ir[s].name for s in sorted(of_ir.keys() - of_vi.keys())),
         tuple(of_vi[s].name for s in sorted(of_vi.keys() - of_ir.keys())),
     )
+
+
+def _kind(text: str) -> str:
+    """Kind of an input: a key of `_CALLED`. Raises InputError for a camera."""
+    kind = kind_of(text)
+    if kind in _CALLED:
+        return kind
+    if schemes.find(schemes.SOURCES, text).live:
+        raise InputError(
+            f"{mask(text)} is a camera: expected a picture, a folder or a video; `ufuser stream` fuses cameras"
+        )
+    return "recording"  # of a plug-in
 
 
 def by_stem(paths: Sequence[Path]) -> dict[str, Path]:

@@ -348,6 +348,53 @@ def test_busy_and_broken_devices_differ() -> None:
     assert not v4l2_formats.is_busy(Path("/dev/gone"), busy), "it disappeared meanwhile"
 
 
+def test_a_device_that_disappears_while_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(Device):
+        def isOpened(self) -> bool:  # noqa: N802
+            return False
+
+    assert not v4l2_formats.is_busy(Path("/dev/video99"))
+    monkeypatch.setattr(v4l2, "require_device", lambda path: None)
+    with pytest.raises(InputError, match="cannot open /dev/video99: OpenCV cannot open it"):
+        V4l2Camera(split("v4l2:///dev/video99"), Clock(), Gone)
+
+
+def test_an_exception_while_opening_is_one_line_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    def vanish(path: Path) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such device", "rtsp://user:secret@host")
+
+    monkeypatch.setattr(v4l2, "require_device", vanish)
+    with pytest.raises(InputError, match=r"^v4l2:///dev/video0: .*No such device: 'rtsp://\*\*\*@host'$"):
+        Cameras("v4l2:///dev/video0", "sim://visible", Clock()).open("ir")
+
+
+@pytest.mark.parametrize(
+    ("format", "repeats"), [("", True), ("?format=Y16&size=640x512", True), ("?format=MJPG", False)]
+)
+def test_repetition_means_something_for_raw_formats_only(
+    device: list[Device], monkeypatch: pytest.MonkeyPatch, format: str, repeats: bool
+) -> None:
+    known = Device.set
+
+    def takes_mjpg(self: Device, key: int, value: float) -> bool:
+        if value == cv2.VideoWriter.fourcc(*"MJPG"):
+            self.values[key] = value
+            return True
+        return known(self, key, value)
+
+    monkeypatch.setattr(Device, "set", takes_mjpg)
+    assert v4l2_camera(device, format).repeats is repeats
+
+
+def test_repetition_of_files(clip: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((20, 20), np.uint8))
+    with VideoSink(tmp_path / "lossy.mp4", 25) as sink:
+        sink.write(Frame(np.zeros((48, 64), np.uint8), 0.0, 0, "x"))
+    for live in ("", "?live=1&fps=25"):
+        for text, repeats in ((f"folder:{tmp_path}", True), (clip, True), (tmp_path / "lossy.mp4", False)):
+            assert Cameras(f"{text}{live}", "other.mp4", Clock()).open("ir").repeats is repeats
+
+
 def test_files_that_are_no_devices() -> None:
     with pytest.raises(InputError, match="no device /dev/video99"):
         v4l2_formats.require_device(Path("/dev/video99"))
