@@ -37,7 +37,7 @@ class Check:
 
     name: str
     works: bool
-    said: str
+    found: str
     """Version and place, or what is wrong."""
     remedy: str = ""
     """The command that repairs it; "" if it works."""

@@ -1,4 +1,4 @@
-"""What a measurement ran on: a figure without its machine says nothing."""
+"""The machine and the package versions of a measurement."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _PACKAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One computer, as far as fusing cares."""
+    """Properties of a computer that matter for fusion."""
 
     system: str
     cpu: str
     cores: int
-    """Cores this process may use, which a container may limit."""
+    """Cores that this process may use; a container may limit them."""
 
     @classmethod
     def here(cls) -> Machine:
-        """The computer this runs on."""
+        """This computer."""
         affinity = getattr(os, "sched_getaffinity", None)
         cores = len(affinity(0)) if affinity else os.cpu_count() or 1
         return cls(f"{platform.system()} {platform.machine()}", _cpu_name(), cores)
 
 
 def versions() -> dict[str, str]:
-    """Python's version and those of the installed packages that matter, by distribution name."""
+    """Versions of Python and of the packages in `_PACKAGES` that are installed, by distribution name."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -49,13 +49,13 @@ def versions() -> dict[str, str]:
 
 
 def _cpu_name() -> str:
-    # Linux only: elsewhere the files are missing and the platform's own answer serves.
+    # The files exist on Linux only.
     cpuinfo, board = Path("/proc/cpuinfo"), Path("/proc/device-tree/model")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(errors="replace").splitlines():
             key, _, value = line.partition(":")
             if key.strip() == "model name":
                 return value.strip()
-    if board.is_file():  # ARM boards name themselves, not their cores
+    if board.is_file():  # of ARM boards, whose /proc/cpuinfo has no model name
         return board.read_text(errors="replace").strip("\0\n ")
     return platform.processor() or platform.machine() or "unknown"

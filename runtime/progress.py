@@ -1,4 +1,4 @@
-"""A progress line on stderr: redrawn in place on a terminal, now and then a line into a log."""
+"""A progress line on stderr: redrawn in place on a terminal, else a line every five seconds."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Progress:
     """Counts frames and shows count, rate and time left. A context manager: leaving it ends the line.
 
     Args:
-        label: what is being done.
-        total: frames expected, None if unknown.
-        stream: where to write; None takes stderr.
+        label: begins the line.
+        total: number of frames, None if unknown.
+        stream: to write to; None takes stderr.
         clock: seconds, for tests.
     """
 
@@ -49,22 +49,22 @@ class Progress:
             self._stream.flush()
 
     def step(self) -> None:
-        """One frame is done."""
+        """Count one frame."""
         self._count += 1
         now = self._clock()
-        # A log gets nothing from a run that ends before its first line would be due.
+        # Nothing is logged by a run that ends before its first line is due.
         if now - self._shown >= (_REDRAW if self._terminal else _LOG):
             self._shown = now
             self._draw()
 
     def note(self, text: str) -> None:
-        """Write a line of its own without tearing the progress line."""
+        """Write a line without breaking the progress line."""
         self._stream.write(("\r\x1b[K" if self._terminal and self._drawn else "") + text + "\n")
         self._drawn = False
         self._stream.flush()
 
     def line(self) -> str:
-        """What is shown now."""
+        """The current progress line."""
         elapsed = self._clock() - self._began
         rate = self._count / elapsed if elapsed > 0 else 0.0
         count = f"{self._count}" if self._total is None else f"{self._count}/{self._total}"

@@ -1,7 +1,6 @@
 """Real-time infrared-visible fusion: `from ufuser import Fuser`, and `ufuser.stream(ir=…, vi=…)` for two cameras.
 
-The public API. Each name is imported when it is first asked for: who fuses pictures needs no cameras, and
-`ufuser doctor` does not even need OpenCV.
+The public API. Each name is imported on first use, so `import ufuser` needs neither NumPy nor OpenCV.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def test_a_package_that_is_missing(
     done = quick_command("doctor", "--json")
     found = findings(done)
     assert not found[name]["works"]
-    assert found[name]["said"] == "not installed"
+    assert found[name]["found"] == "not installed"
     assert found[name]["remedy"].startswith("pip install")
     healthy = module != "onnxruntime"
     assert (found["healthy"], done.returncode) == (healthy, 0 if healthy else 1)
@@ -99,7 +99,7 @@ def test_without_opencv_the_doctor_still_comes(tmp_path: Path) -> None:
     done = run_with(tmp_path, "doctor", "--json")
     assert done.returncode == 1
     found = findings(done)
-    assert found["OpenCV"]["said"] == f"installed, but cannot be imported: {why}"
+    assert found["OpenCV"]["found"] == f"installed, but cannot be imported: {why}"
     assert "libgl1" in found["OpenCV"]["remedy"]
     assert "OpenCV with FFmpeg" not in found
     done = run_with(tmp_path, "fuse", "--ir", "a", "--vi", "b", "--out", "c")
@@ -136,13 +136,13 @@ def test_cuda() -> None:
         raise OSError(name)
 
     (check,) = check_cuda(missing)
-    assert (check.works, check.said) == (False, "no libcuda.so.1")
+    assert (check.works, check.found) == (False, "no libcuda.so.1")
     (check,) = check_cuda(lambda name: Driver(0))
     assert not check.works
-    assert "up to CUDA 12.6, but no device can be used (error 100)" in check.said
+    assert "up to CUDA 12.6, but no device can be used (error 100)" in check.found
     driver, gpu = check_cuda(lambda name: Driver(1))
     assert driver.works
-    assert (gpu.name, gpu.said) == ("GPU 0", "Orin")
+    assert (gpu.name, gpu.found) == ("GPU 0", "Orin")
 
 
 def test_a_jetson(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,21 +153,21 @@ def test_a_jetson(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"dpkg-query": "6.2+b77", "nvpmodel": "NV Power Mode: 15W\n0"}
     monkeypatch.setattr(checks, "_output", lambda *command: answers[command[0]])
     found = {check.name: check for check in check_jetson(release)}
-    assert found["Jetson Linux (L4T)"].said == "36.4.3"
-    assert found["JetPack"].said == "6.2+b77"
-    assert found["Power mode"].said == "15W"
+    assert found["Jetson Linux (L4T)"].found == "36.4.3"
+    assert found["JetPack"].found == "6.2+b77"
+    assert found["Power mode"].found == "15W"
     assert "nvpmodel -m N" in found["Power mode"].remedy
     answers |= {"nvpmodel": "NV Power Mode: MAXN_SUPER\n2", "dpkg-query": ""}
     found = {check.name: check for check in check_jetson(release)}
     assert found["Power mode"].remedy == ""
     assert "nvidia-jetpack" in found["JetPack"].remedy
     (other,) = check_jetson(tmp_path / "none")
-    assert "no Jetson" in other.said
+    assert "no Jetson" in other.found
 
 
 def test_cameras(tmp_path: Path) -> None:
     (none,) = check_cameras(tmp_path / "none")
-    assert (none.works, none.said) == (False, "none found")
+    assert (none.works, none.found) == (False, "none found")
     folder, devices = tmp_path / "class", tmp_path / "dev"
     devices.mkdir()
     for number, name in enumerate(("PureThermal", "HD Camera")):
@@ -175,7 +175,7 @@ def test_cameras(tmp_path: Path) -> None:
         (folder / f"video{number}" / "name").write_text(f"{name}\n", encoding="utf-8")
     (devices / "video0").touch()  # the other one does not exist: it can't be opened
     first, second = check_cameras(folder, devices)
-    assert (first.works, first.said) == (True, "PureThermal")
+    assert (first.works, first.found) == (True, "PureThermal")
     assert not second.works
     assert "usermod -aG video" in second.remedy
 

@@ -36,7 +36,7 @@ _MOMENTS = 4
 
 @dataclass(slots=True)
 class _Stages:
-    """Seconds of every frame, by stage."""
+    """Seconds per frame, by stage."""
 
     render: list[float] = field(default_factory=list)
     fuse: list[float] = field(default_factory=list)
@@ -82,14 +82,14 @@ def run(args: argparse.Namespace) -> int:
     stages, moments = _Stages(), _moments(options.frames)
     rows: list[Row] = []
     with ExitStack() as stack:
-        # In this order: what cannot be written is reported before a model is loaded and a street is built.
+        # In this order: outputs that cannot be written are reported before a model is loaded and a street is built.
         query = f"fps={_FPS}&size={width}x{height}&seed={options.seed}"
         cameras = Cameras(f"sim://thermal?{query}", f"sim://visible?{query}", Clock(), paced=False)
         _prepare(stack, folder)
         for path in (sheet, report_file):
             require_writable(path)
         sink = stack.enter_context(VideoSink(video, _FPS))
-        fuser = open_fuser(options)
+        fuser = stack.enter_context(open_fuser(options))
         progress = stack.enter_context(Progress("fused", options.frames))
         for index, (ir, vi) in enumerate(_frames(cameras, options.frames, stages)):
             fused = _fused(ir, vi, fuser, sink, stages)
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     }
     text = json.dumps(report, indent=2)
     write_bytes(report_file, f"{text}\n".encode())
-    print(text if args.json else _story(report, model_shown(options.model, fuser.model)))
+    print(text if args.json else _summary(report, model_shown(options.model, fuser.model)))
     return 0
 
 
@@ -154,8 +154,8 @@ def _fused(ir: Frame, vi: Frame, fuser: Fuser, sink: VideoSink, stages: _Stages)
     return fused.image
 
 
-def _story(report: dict[str, Any], model: str) -> str:
-    """The report in a few lines for people."""
+def _summary(report: dict[str, Any], model: str) -> str:
+    """The report as text."""
     width, height = report["size"]
     stages, machine, paths = report["stages"], report["machine"], report["paths"]
     threads = "" if report["threads"] is None else f", {report['threads']} threads"

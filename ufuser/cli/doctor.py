@@ -1,4 +1,4 @@
-"""`ufuser doctor`: what this machine has, what is missing, and the command that mends it."""
+"""`ufuser doctor`: what this machine has, what is missing, and the command that installs it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ufuser.runtime.command import Parser
 from ufuser.runtime.machine import Machine
 
 BROKEN = 1
-"""Exit code when the default path does not work."""
+"""Exit code if the default path does not work."""
 
 
 def get_parser(prog: str) -> Parser:
     """The command line, apart from its execution."""
     parser = Parser(
         prog=prog,
-        description="Check Python, OpenCV, engines, GPU, Jetson and cameras. Exit code 0 if the default path works: "
-        "fusing with ONNX Runtime on the CPU; 1 if not. What else is missing is optional.",
+        description="Check Python, OpenCV, engines, GPU, Jetson and cameras. Exit code 0 if the default path works, "
+        "which is fusing with ONNX Runtime on the CPU; else 1. Everything else is optional.",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.set_defaults(run=run)
@@ -28,7 +28,7 @@ def get_parser(prog: str) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check everything and print it; the exit code."""
+    """Run all checks and print them; the exit code."""
     checks = list(all_checks())
     healthy = works(checks)
     machine = Machine.here()
@@ -43,19 +43,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def works(checks: Sequence[Check]) -> bool:
-    """Whether everything that the default path needs does."""
+    """Whether everything that the default path needs works."""
     return all(check.works for check in checks if check.needed)
 
 
 def table(checks: Sequence[Check]) -> str:
-    """The findings by group, with remedies under what lacks."""
+    """The findings by group, each failure with its remedy."""
     width = max(len(check.name) for check in checks)
     lines: list[str] = []
     for group in dict.fromkeys(check.group for check in checks):
         lines.append(f"\n{group}")
         for check in (c for c in checks if c.group == group):
             mark = "ok" if check.works else "FAILS" if check.needed else "-"
-            lines.append(f"  {mark:5} {check.name:{width}}  {check.said}")
+            lines.append(f"  {mark:5} {check.name:{width}}  {check.found}")
             if check.remedy:
                 lines.append(f"        {'':{width}}  -> {check.remedy}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`ufuser fuse`: a pair of pictures, two folders or two videos → the fused ones."""
+"""`ufuser fuse`: fuse two pictures, two folders or two videos."""
 
 from __future__ import annotations
 
@@ -35,14 +35,13 @@ from ufuser.runtime.telemetry import Durations
 from ufuser.runtime.uri import Uri
 
 _RAW_BELOW = 65536 // 4
-"""A 16-bit infrared picture that stays below holds a 14-bit camera's raw counts, most likely; CT is stored so, too."""
+"""A 16-bit picture without higher values most likely holds raw counts of a 14-bit camera, or CT."""
 _PATH = {"metavar": "PATH"}
 _EPILOG = """\
---task medical fuses MRI with CT, PET or SPECT by the same networks. Of the two pictures, the one with colour (PET,
-SPECT) gives the chroma and takes the visible picture's part, whether it was given as --ir or as --vi; only its luma
-is fused. Two grey pictures (MRI with CT) give a grey one: CT as --ir, MRI, whose levels of tissue are to stay, as
---vi. Two coloured ones are refused.
---resize scales the picture of --ir to that of --vi. Registered pictures and folders of them, no videos.
+--task medical fuses MRI with CT, PET or SPECT by the same networks; the pictures must be registered. The picture with
+colour (PET, SPECT) takes the visible role, given as --ir or --vi: its luma is fused and its chroma kept. Two grey
+pictures (MRI with CT) give a grey one; pass CT as --ir, and MRI, whose tissue levels should be kept, as --vi. Two
+coloured pictures are an error. Videos are not supported.
 """
 
 
@@ -70,11 +69,11 @@ class FuseOptions(FuserOptions, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a run did; `--json` prints it."""
+    """Summary of a run, which `--json` prints."""
 
     frames: int
     fps: float
-    """Frames over the whole run's seconds, reading and writing included."""
+    """Frames per second of the whole run, with reading and writing."""
     seconds: float
     p50_ms: float
     p95_ms: float
@@ -87,12 +86,12 @@ class Result:
     out: str
     left_ir: int
     left_vi: int
-    """Frames one video still had when the other ended."""
+    """Frames that one video still had when the other ended."""
     unpaired_ir: tuple[str, ...]
     unpaired_vi: tuple[str, ...]
-    """Names of pictures in a folder that found no partner."""
+    """Names of pictures in a folder without a partner."""
     notes: tuple[str, ...]
-    """What was noted on stderr."""
+    """Notes, as on stderr."""
 
     def line(self) -> str:
         """The run in one line."""
@@ -128,9 +127,9 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(
                 f"task='medical': {options.ir} is a video, expected two pictures or two folders", "task"
             )
-        # The sink before the model: an output that cannot be written should not cost the loading.
+        # Before the model, so that an output that cannot be written is reported at once.
         sink = stack.enter_context(finished(_open_sink(inputs, target)))
-        fuser = open_fuser(options)
+        fuser = stack.enter_context(open_fuser(options))
         progress = stack.enter_context(Progress("fused", inputs.total()))
         began = time.perf_counter()
         stored_as = out if inputs.kind == "image" else Path("fused.png")
@@ -139,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
             sink.write(frame)
             progress.step()
         left_ir, left_vi = work.left
-    # Counted after the sink has finished its file.
+    # After the sink has finished its file.
     seconds = time.perf_counter() - began
     durations = Durations.of(work.durations)
     result = Result(
@@ -180,12 +179,12 @@ def _open_sink(inputs: Inputs, target: Uri) -> Sink:
         return FolderSink(out, ".png", named_by_source=True)
     fps = inputs.rates[1]
     if fps is None and isinstance(inputs.vi, VideoSource):
-        raise InputError(f"{inputs.vi.name} gives no frame rate: expected a video with one; re-encode it")
+        raise InputError(f"{inputs.vi.name} has no frame rate: expected a video with one; re-encode it")
     return VideoSink(out, fps)
 
 
 class _Work:
-    """Iterates over the fused frames and remembers what the result will tell."""
+    """Iterates over the fused frames and collects figures and notes for the result."""
 
     def __init__(
         self,
@@ -202,7 +201,7 @@ class _Work:
         self.sizes: set[tuple[int, int]] = set()
         self.notes: list[str] = []
         self.left = (0, 0)
-        """Frames infrared and visible still had when the other ended."""
+        """Frames that infrared and visible still had when the other ended."""
 
     def __iter__(self) -> Iterator[FusedFrame]:
         for note in self._inputs.notes():
@@ -214,7 +213,7 @@ class _Work:
                     raw_noted = True
                     self._note(
                         f"{side.source}: 16-bit {'picture' if self._medical else 'infrared'} with a maximum of "
-                        f"{side.image.max()} of 65535 looks like raw counts and will fuse dark: scale it to the "
+                        f"{side.image.max()} of 65535 looks like raw counts and will be dark: scale it to the "
                         f"full range first"
                     )
             fused = self._fuse(ir, vi)
@@ -258,7 +257,7 @@ class _Work:
         return fused
 
     def _of_one_size(self, ir: NDArray[Any], vi: NDArray[Any]) -> NDArray[Any]:
-        """Infrared at the visible picture's size. Raises InputError where it may not be scaled."""
+        """Infrared, scaled to the visible picture's size. Raises InputError without `resize`."""
         size, wanted = (ir.shape[1], ir.shape[0]), (vi.shape[1], vi.shape[0])
         if size == wanted:
             return ir

@@ -1,4 +1,4 @@
-"""What `ufuser fuse` was given: two pictures, two folders or two videos, opened as a pair of sources."""
+"""Inputs of `ufuser fuse`: two pictures, two folders or two videos, as a pair of sources."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ufuser.runtime.sources import ImagesSource, Source, VideoSource, kind_of, o
 from ufuser.runtime.uri import mask
 
 _NAMED = 5
-"""How many of many files a message names."""
-_CALLED = {"image": "a picture", "folder": "a folder", "video": "a video", "recording": "a recording"}
+"""Most files that a message names."""
+_NAMES = {"image": "a picture", "folder": "a folder", "video": "a video", "recording": "a recording"}
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Both sides, frame by frame in step."""
+    """A pair of sources."""
 
     kind: str
     """"image", "folder" or "video"."""
@@ -28,12 +28,12 @@ class Inputs:
     vi: Source
     unpaired_ir: tuple[str, ...]
     unpaired_vi: tuple[str, ...]
-    """Names of files that found no partner; empty except for folders."""
+    """Names of files in a folder without a partner in the other."""
     rates: tuple[float | None, float | None] = (None, None)
-    """Frames per second of infrared and visible videos, where the file says so."""
+    """Frames per second of infrared and visible videos; None where the file does not tell."""
 
     def notes(self) -> list[str]:
-        """What the user should know before the first frame, a line each."""
+        """Notes for the user before the first frame, a line each."""
         notes = [
             f"{len(names)} {side} without a partner, left out: {_some(names)}"
             for side, names in (("infrared", self.unpaired_ir), ("visible", self.unpaired_vi))
@@ -48,7 +48,7 @@ class Inputs:
         return notes
 
     def total(self) -> int | None:
-        """Pairs to expect; None if unknown."""
+        """Number of pairs; None if unknown."""
         lengths = [n for n in (self.ir.length, self.vi.length) if n is not None]
         return min(lengths) if len(lengths) == 2 else None
 
@@ -63,7 +63,7 @@ def open_inputs(ir: str, vi: str, out: Path, stack: ExitStack) -> Inputs:
     kinds = _kind(ir), _kind(vi)
     if kinds[0] != kinds[1]:
         raise InputError(
-            f"--ir {ir} is {_CALLED[kinds[0]]}, --vi {vi} is {_CALLED[kinds[1]]}: expected two pictures, two "
+            f"--ir {ir} is {_NAMES[kinds[0]]}, --vi {vi} is {_NAMES[kinds[1]]}: expected two pictures, two "
             f"folders or two videos"
         )
     first, second = (Path(schemes.parse(schemes.SOURCES, text).address) for text in (ir, vi))
@@ -98,9 +98,9 @@ def open_inputs(ir: str, vi: str, out: Path, stack: ExitStack) -> Inputs:
 
 
 def _kind(text: str) -> str:
-    """Kind of an input: a key of `_CALLED`. Raises InputError for a camera."""
+    """Kind of an input: a key of `_NAMES`. Raises InputError for a camera."""
     kind = kind_of(text)
-    if kind in _CALLED:
+    if kind in _NAMES:
         return kind
     if schemes.find(schemes.SOURCES, text).live:
         raise InputError(
@@ -110,19 +110,19 @@ def _kind(text: str) -> str:
 
 
 def by_stem(paths: Sequence[Path]) -> dict[str, Path]:
-    """Files by name without suffix. Raises InputError where two have the same: neither may win in silence."""
+    """Files by name without suffix. Raises InputError if two have the same name."""
     found: dict[str, Path] = {}
     for path in paths:
         if path.stem in found:
             raise InputError(
-                f"{path.parent} has both {found[path.stem].name} and {path.name}: expected one picture a name"
+                f"{path.parent} has both {found[path.stem].name} and {path.name}: expected one picture per name"
             )
         found[path.stem] = path
     return found
 
 
 def frames_left(source: Source) -> int:
-    """Frames a video still has after the other side ended."""
+    """Frames that a video still has after the other has ended."""
     return source.count_rest() if isinstance(source, VideoSource) else 0
 
 

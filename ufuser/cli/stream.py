@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
             exit_without_teardown(BAD_INPUT if error is not None else UNFINISHED)
         if error is not None:
             raise error
-        print(json.dumps(report, indent=2) if args.json else _story(report), flush=True)
+        print(json.dumps(report, indent=2) if args.json else _summary(report), flush=True)
     return SINK_FAILED if report["failed_outputs"] or report["unfinished"] else 0
 
 
@@ -121,17 +121,17 @@ def _report(stream: Stream, stopped: bool, error: InputError | None) -> dict[str
     }
 
 
-def _story(report: dict[str, Any]) -> str:
-    """The report in a few lines for people."""
+def _summary(report: dict[str, Any]) -> str:
+    """The report as text."""
     fused, latency, skew = report["fused"], report["capture_to_output_ms"], report["skew_ms"]
     lines = [
         f"Fused {fused['frames']} frames in {report['seconds']:.1f} s ({fused['fps']:.1f} fps), "
         f"{model_shown(report['options']['model'], report['model'])} on {report['engine']}.",
     ]
-    for called, side in (("infrared", "ir"), ("visible", "vi")):
+    for name, side in (("infrared", "ir"), ("visible", "vi")):
         at = report["cameras"][side]
         lines.append(
-            f"  {called:<9} {at['frames']} frames, {at['fps']:.1f} fps, {at['stalls']} stalls, "
+            f"  {name:<9} {at['frames']} frames, {at['fps']:.1f} fps, {at['stalls']} stalls, "
             f"{at['reconnects']} reconnects, {at['uri']}"
         )
     lines.append(
