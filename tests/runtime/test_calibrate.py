@@ -1,4 +1,4 @@
-"""Finding how two cameras lie to each other: against simulated ones whose mapping is known exactly."""
+"""Calibration of simulated cameras, whose mapping is known exactly."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def scene() -> Scene:
 
 @pytest.fixture(scope="module")
 def pairs(scene: Scene) -> list[tuple[np.ndarray, np.ndarray]]:
-    heat, light = SimCamera(ASKEW, scene), SimCamera(VISIBLE, scene)
+    ir, vi = SimCamera(ASKEW, scene), SimCamera(VISIBLE, scene)
     tone = ThermalPipeline(ThermalConfig(mode="plateau"))
-    return [(tone(Frame(heat.frame(k)[0], k / 25, k, "ir")).image, light.frame(k)[0]) for k in (0, 75)]
+    return [(tone(Frame(ir.frame(k)[0], k / 25, k, "ir")).image, vi.frame(k)[0]) for k in (0, 75)]
 
 
 # Points
@@ -99,10 +99,10 @@ def test_exact_points_give_the_exact_mapping() -> None:
     known = Start(SIZE, SIZE, None, Lens(ir.matrix, ir.distortion))
     found = fit(known, points[::40], truth[::40])
     assert errors(Calibration(SIZE, SIZE, found.homography, None, found.ir_lens), vi, ir).max() < 0.01
-    bent = fit(Start(SIZE, SIZE), points[::40], truth[::40], find_distortion=True)
-    assert errors(Calibration(SIZE, SIZE, bent.homography, None, bent.ir_lens), vi, ir).max() < 0.05
+    distorted = fit(Start(SIZE, SIZE), points[::40], truth[::40], find_distortion=True)
+    assert errors(Calibration(SIZE, SIZE, distorted.homography, None, distorted.ir_lens), vi, ir).max() < 0.05
     straight = fit(Start(SIZE, SIZE), points[::40], truth[::40])
-    assert straight.residual.rms > 0.3  # what the lens bends away
+    assert straight.residual.rms > 0.3  # the distortion that is left
 
 
 def test_a_wrong_click_is_left_out() -> None:
@@ -223,20 +223,20 @@ def board_pictures(
             cv2.circle(sheet, centre, scale // 2 - 6, 25, -1, cv2.LINE_AA)
     sheet = np.pad(sheet, margin * scale, constant_values=225).astype(np.float32)
     origin = (margin + 1) * scale - (0.5 if board.pattern == "chess" else 0.0)
-    rotation, way = cv2.Rodrigues(np.radians([0.5, -1.0, 0.8]))[0], np.asarray([[-0.06], [0.002], [0.001]])
+    rotation = cv2.Rodrigues(np.radians([0.5, -1.0, 0.8]))[0]
+    translation = np.asarray([-0.06, 0.002, 0.001])
     rng = np.random.default_rng(1)
     for _ in range(9):
-        turn = cv2.Rodrigues(rng.uniform(-0.45, 0.45, 3))[0]
-        middle = board.places().mean(axis=0)
-        place = np.asarray([*rng.uniform(-0.1, 0.1, 2), rng.uniform(0.65, 0.8)]) - turn @ middle
+        tilt = cv2.Rodrigues(rng.uniform(-0.45, 0.45, 3))[0]
+        centre = board.places().mean(axis=0)
+        place = np.asarray([*rng.uniform(-0.1, 0.1, 2), rng.uniform(0.65, 0.8)]) - tilt @ centre
         pictures = []
-        for lens, r, t in ((ir, rotation, way.ravel()), (vi, np.eye(3), np.zeros(3))):
+        for lens, r, t in ((ir, rotation, translation), (vi, np.eye(3), np.zeros(3))):
             ys, xs = np.mgrid[0 : size[1], 0 : size[0]]
             pixels = np.column_stack([xs.ravel(), ys.ravel()]).astype(np.float64)
             ideal = cv2.undistortPoints(pixels.reshape(-1, 1, 2), lens.matrix, lens.distortion).reshape(-1, 2)
             # Rays meet the board's plane: board -> camera is one 3x3 matrix on (x, y, 1) of the board.
-            whole_turn, whole_place = r @ turn, r @ place + t
-            flat = np.column_stack([whole_turn[:, :2], whole_place])
+            flat = np.column_stack([(r @ tilt)[:, :2], r @ place + t])
             on_board = np.column_stack([ideal, np.ones(len(ideal))]) @ np.linalg.inv(flat).T
             at = (on_board[:, :2] / on_board[:, 2:] / board.spacing * scale + origin).astype(np.float32)
             seen = cv2.remap(
@@ -247,8 +247,8 @@ def board_pictures(
                 borderValue=120,
             )
             pictures.append(cv2.GaussianBlur(seen, (0, 0), 0.7) + rng.normal(0, 2, seen.shape))
-        heat, light = (np.clip(p, 0, 255).astype(np.uint8) for p in pictures)
-        yield (255 - heat if negative else heat), light
+        first, second = (np.clip(p, 0, 255).astype(np.uint8) for p in pictures)
+        yield (255 - first if negative else first), second
 
 
 @pytest.mark.parametrize(("pattern", "negative"), [("chess", False), ("chess", True), ("circles", False)])
@@ -280,13 +280,9 @@ def test_a_board_that_is_not_there() -> None:
         calibrate_board([(blank, blank)] * 6, Board(8, 5, 0.04))
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [((2, 5, 0.04), "board=.2x5"), ((8, 5, 0.0), "spacing=0"), ((8, 5, 0.04, "dots"), "pattern=.dots")],
-)
-def test_boards_that_cannot_be(values: tuple[int, int, float], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        Board(*values)
+def test_a_board_of_too_few_corners() -> None:
+    with pytest.raises(InputError, match=r"board='2x5': expected 3 to 50"):
+        Board(2, 5, 0.04)
 
 
 # Refining
@@ -403,7 +399,7 @@ def recorded(
 
 
 @pytest.fixture(scope="module")
-def light(scene: Scene) -> Recording:
+def visible(scene: Scene) -> Recording:
     return recorded(SimConfig("visible", *SIZE), "vi", 9.0, scene)
 
 
@@ -416,14 +412,14 @@ def light(scene: Scene) -> Recording:
     ],
     ids=["same rate", "30 fps, freezes and drops", "9 fps"],
 )
-def test_offset_is_found_to_ten_milliseconds(thermal: SimConfig, light: Recording, scene: Scene) -> None:
-    found = find_offset(recorded(thermal, "ir", 9.0, scene), light)
+def test_offset_is_found_to_ten_milliseconds(thermal: SimConfig, visible: Recording, scene: Scene) -> None:
+    found = find_offset(recorded(thermal, "ir", 9.0, scene), visible)
     assert found.seconds * 1000 == pytest.approx(thermal.offset_ms, abs=10.0)
     assert found.uncertainty < 0.02
     assert found.agreement > 0.06
 
 
-def test_offset_of_an_askew_camera_by_its_calibration(light: Recording, scene: Scene) -> None:
+def test_offset_of_an_askew_camera_by_its_calibration(visible: Recording, scene: Scene) -> None:
     points, truth = overlap(VISIBLE.view(), ASKEW.view())
     lens = Lens(ASKEW.view().matrix, ASKEW.view().distortion)
     calibration = Calibration(
@@ -432,7 +428,7 @@ def test_offset_of_an_askew_camera_by_its_calibration(light: Recording, scene: S
     thermal = SimConfig(
         "thermal", *SIZE, bits=14, fov=40.0, yaw=1.0, pitch=-0.7, roll=1.5, k1=-0.2, offset_ms=80.0
     )
-    found = find_offset(recorded(thermal, "ir", 9.0, scene, Aligner(calibration)), light)
+    found = find_offset(recorded(thermal, "ir", 9.0, scene, Aligner(calibration)), visible)
     assert found.seconds * 1000 == pytest.approx(80.0, abs=10.0)
 
 
@@ -450,15 +446,15 @@ def test_nothing_that_moves_gives_no_offset() -> None:
         find_offset(*sides)
 
 
-def test_recordings_of_other_times_are_refused(light: Recording, scene: Scene) -> None:
+def test_recordings_of_other_times_are_refused(visible: Recording, scene: Scene) -> None:
     later = recorded(SimConfig("thermal", *SIZE, offset_ms=20_000.0), "ir", 4.0, scene)
     with pytest.raises(InputError, match=r"have 0\.0 s in common"):
-        find_offset(later, light)
+        find_offset(later, visible)
 
 
-def test_too_few_frames_are_refused(light: Recording) -> None:
+def test_too_few_frames_are_refused(visible: Recording) -> None:
     with pytest.raises(InputError, match="0 different frames"):
-        find_offset(Recording("ir"), light)
+        find_offset(Recording("ir"), visible)
 
 
 # Parallax

@@ -1,4 +1,4 @@
-"""`ufuser calibrate` by its command line: what each way writes and tells, and what it refuses."""
+"""`ufuser calibrate`: files and messages of each method, and bad input."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def board(count: int, tilt: float = 0.45, square: int = 30) -> list[tuple[np.nda
     focal = np.asarray([[310.0, 0, 160], [0, 310, 120], [0, 0, 1]])
     rng, pairs = np.random.default_rng(1), []
     for _ in range(count):
-        turn = cv2.Rodrigues(rng.uniform(-tilt, tilt, 3))[0]
+        rotation = cv2.Rodrigues(rng.uniform(-tilt, tilt, 3))[0]
         place = np.asarray([0, 0, 0.55]) + rng.uniform(-0.05, 0.05, 3)
         seen = []
-        for way in ((-0.06, 0, 0), (0, 0, 0)):
-            to_pixels = focal @ np.column_stack([turn[:, :2], place + way]) @ metres
+        for translation in ((-0.06, 0, 0), (0, 0, 0)):
+            to_pixels = focal @ np.column_stack([rotation[:, :2], place + translation]) @ metres
             flat = cv2.warpPerspective(sheet, to_pixels, SIZE, flags=cv2.INTER_AREA, borderValue=120)
             seen.append(cv2.GaussianBlur(flat, (0, 0), 0.7))
         pairs.append((np.asarray(255 - seen[0], np.uint8), np.asarray(seen[1], np.uint8)))
@@ -105,7 +105,7 @@ def whole(path: Path, method: str) -> Calibration:
     return calibration
 
 
-# What each way does
+# Results of each method
 
 
 def test_points(street: Path, quick_command: Command) -> None:
@@ -143,7 +143,7 @@ def test_points_by_pictures_and_lenses_known_before(street: Path, quick_command:
     assert said == json.loads((street / "c.json").read_text())
 
 
-def test_what_points_assumes_and_leaves_out_is_said(street: Path, quick_command: Command) -> None:
+def test_points_reports_assumptions_and_outliers(street: Path, quick_command: Command) -> None:
     clicks = (street / "clicks.csv").read_text().splitlines()
     (street / "clicks.csv").write_text("\n".join([*clicks, "100,100,300,20"]))
     done = quick_command(
@@ -154,7 +154,7 @@ def test_what_points_assumes_and_leaves_out_is_said(street: Path, quick_command:
     assert "note: point 11 is " in done.stdout
     assert off(Calibration.load(street / "c.json")) < 0.05
     done = quick_command("calibrate", "points", "--points", "clicks.csv", *SIZES, "--out", "c.json")
-    assert "meeting at far away (--distance), assuming 50 degrees across" in done.stdout
+    assert "meeting far away (--distance), assuming 50 degrees across" in done.stdout
     assert "cameras 6 cm apart (--baseline)" in done.stdout
 
 
@@ -224,7 +224,7 @@ def test_offset(street: Path, quick_command: Command) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0781, -0.012])
-def test_what_offset_tells_to_type_is_an_option_of_stream(
+def test_the_printed_offset_is_an_option_of_stream(
     quick_command: Command, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     monkeypatch.setattr(
@@ -241,7 +241,7 @@ def test_what_offset_tells_to_type_is_an_option_of_stream(
     assert "unknown scheme 'gone'" in done.stderr
 
 
-# What each way refuses
+# Bad input
 
 POINTS = ("points", "--points", "p.csv", *SIZES)
 LOOK = ("--ir", "ir/0.png", "--vi", "vi/0.png")
@@ -276,7 +276,7 @@ def test_points_that_will_not_do(
     ("args", "message"),
     [
         (("points", "--out", "c.json"), "the sizes of the pictures are not known"),
-        (("points", *SIZES, "--out", "c.json"), "nothing to take points from"),
+        (("points", *SIZES, "--out", "c.json"), "no points: expected --points FILE"),
         (("points", "--points", "clicks.csv", "--vi-size", "big", "--ir-size", "9x9"), "--vi-size big: expected"),
         (("points", "--points", "clicks.csv", *SIZES, "--distance", 0), "--distance 0: expected metres above 0"),
         (("points", "--points", "clicks.csv", *SIZES, "--vi-fov", 0), "--vi-fov 0: expected degrees"),
@@ -295,10 +295,10 @@ def test_points_that_will_not_do(
         (("refine", "--ir", "other", "--vi", "vi"), "no common names in other and vi"),
         (("refine", *LOOK, "--start", "gone.json"), "cannot read gone.json: no such file"),
         (("refine", *LOOK, "--start", "wide.json"), "infrared is 320x240, but was calibrated at 320x200"),
-        (("refine", *LOOK, "--no-search"), "--no-search has nothing to begin with"),
+        (("refine", *LOOK, "--no-search"), "--no-search needs a start"),
         (("refine", *LOOK, "--start", "far.json", "--no-search"), "the pictures agree by 0.00 only"),
         (("refine", *SIM, "--pairs", 0), "--pairs 0: expected 1 to 1000"),
-        (("refine", *SIM, "--seconds", "nan"), "--seconds nan: expected more than 0"),
+        (("refine", *SIM, "--seconds", "nan"), "--seconds nan: expected a time"),
         (("check", *LOOK, "--calibration", "true.json", "--out", "c.txt"), "suffix '.txt', expected one of"),
         (("check", *LOOK, "--calibration", "text.json", "--out", "c.png"), "text.json is not JSON"),
         (("check", *LOOK, "--calibration", "other.json", "--out", "c.png"), "other.json is not a calibration"),
@@ -328,10 +328,10 @@ def test_bad_input(street: Path, quick_command: Command, args: tuple[object, ...
     refused(quick_command, street, args, message)
 
 
-@pytest.mark.parametrize("way", ["points", "board", "refine", "check", "offset"])
+@pytest.mark.parametrize("method", ["points", "board", "refine", "check", "offset"])
 @pytest.mark.parametrize(("out", "reason"), [("gone/c", "there is no folder gone"), ("ir", "it is a folder")])
-def test_a_place_that_cannot_be_written_is_told_before_the_work(
-    street: Path, quick_command: Command, way: str, out: str, reason: str
+def test_a_place_that_cannot_be_written_is_refused_first(
+    street: Path, quick_command: Command, method: str, out: str, reason: str
 ) -> None:
     (street / "ir.png").mkdir()
     given = {
@@ -340,18 +340,20 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(
         "refine": LOOK,
         "check": (*LOOK, "--calibration", "true.json"),
         "offset": (*SIM, "--calibration", "true.json"),
-    }[way]
-    refused(quick_command, street, (way, *given, "--out", f"{out}.png" if way == "check" else out), reason)
+    }[method]
+    refused(
+        quick_command, street, (method, *given, "--out", f"{out}.png" if method == "check" else out), reason
+    )
 
 
-def test_what_was_there_stays_when_the_work_fails(street: Path, quick_command: Command) -> None:
-    (street / "c.json").write_text("of last year")
+def test_the_old_file_stays_when_the_work_fails(street: Path, quick_command: Command) -> None:
+    (street / "c.json").write_text("old")
     refused(quick_command, street, (*BOARD, "--out", "c.json"), "board is in 0 of 1 pairs")
-    assert (street / "c.json").read_text() == "of last year"
+    assert (street / "c.json").read_text() == "old"
 
 
-@pytest.mark.parametrize("way", ["board", "refine", "check"])
-def test_pictures_of_other_sizes_are_refused(tmp_path: Path, quick_command: Command, way: str) -> None:
+@pytest.mark.parametrize("method", ["board", "refine", "check"])
+def test_pictures_of_other_sizes_are_refused(tmp_path: Path, quick_command: Command, method: str) -> None:
     pairs = board(6)
     pairs[2] = (cv2.resize(pairs[2][0], (640, 480)), pairs[2][1])
     write(tmp_path, pairs)
@@ -361,7 +363,7 @@ def test_pictures_of_other_sizes_are_refused(tmp_path: Path, quick_command: Comm
         "refine": ("refine", *BOARD[1:5], "--out", "c.json"),
         "check": ("check", *BOARD[1:5], "--calibration", "true.json", "--out", "c.png"),
     }
-    refused(quick_command, tmp_path, given[way], "infrared picture of 640x480, expected 320x240")
+    refused(quick_command, tmp_path, given[method], "infrared picture of 640x480, expected 320x240")
 
 
 def test_a_board_held_always_alike_is_refused(tmp_path: Path, quick_command: Command) -> None:
