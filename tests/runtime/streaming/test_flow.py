@@ -211,14 +211,18 @@ def test_a_sink_that_hangs_does_not_keep_the_stream_from_stopping(start_stream: 
         def write(self, frame: Any) -> None:
             self.release.wait(20)
 
-    hangs, other = Hangs(), collect()
+    hangs, other = Hangs(name="hangs:"), collect()
     run = start_stream([hangs, other], fps=(30.0, 30.0))
     run.until(lambda: len(other.frames) > 10)
     began = time.monotonic()
     run.stream.stop()
     assert time.monotonic() - began < 2
     assert other.closed.is_set()
+    assert run.stream.unfinished == (hangs.name,)
+    assert not hangs.closed.is_set(), "only its own thread closes it"
+    assert run.said[-1] == f"{hangs.name}: left unfinished: it does not answer"
     hangs.release.set()
+    assert hangs.closed.wait(5)
 
 
 def test_the_duration_ends_the_stream(start_stream: Any, collect: Any) -> None:
