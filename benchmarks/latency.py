@@ -254,8 +254,8 @@ def _plain_export(checkpoint: Path, folder: Path) -> Path:
     print("exporting the network without rewrites (a minute or two) …", file=sys.stderr, flush=True)
     model, origin = load_model(checkpoint)
     proto = trace(model, 20)
-    add_metadata(proto, {"model": origin["model"], "shape_multiple": str(MULTIPLE)})
-    out = folder / f"{origin['model']}.onnx"
+    add_metadata(proto, {"model": origin.model, "shape_multiple": str(MULTIPLE)})
+    out = folder / f"{origin.model}.onnx"
     out.write_bytes(proto.SerializeToString())
     return out
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.images import as_float, read_grey
 from ufuser.runtime.shapes import MULTIPLE
-from ufuser.train.data import Pair, as_float, find_pairs, read_grey
+from ufuser.train.data import Pair, find_pairs
 
 Image = NDArray[np.float32]
 Network = Callable[[Image, Image], Image]

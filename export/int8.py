@@ -25,7 +25,8 @@ from tqdm import tqdm
 
 from ufuser.export.fidelity import Difference, Image, Sample, compare, onnx_network, psnr, real_samples
 from ufuser.runtime.errors import InputError
-from ufuser.train.data import Pair, as_float, read_grey
+from ufuser.runtime.images import as_float, read_grey
+from ufuser.train.data import Pair
 
 TARGETS = ("cpu", "tensorrt")
 QUANTIZED = ("Conv", "ConvTranspose")

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ufuser.train.models.fnet import KERNEL, LZSC, FNet
-from ufuser.train.models.fnet_joined import QUASI
+from ufuser.train.models.fnet import FNet
+from ufuser.train.models.sparse_coding import KERNEL, LZSC, QUASI
 
 PARTS = ("unique_ir", "common", "unique_vi", "features_ir", "features_common", "features_vi")
 """Names that an exported graph gives its parts, which `ufuser explain` reads."""

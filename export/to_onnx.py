@@ -33,9 +33,10 @@ from ufuser.export.rewrite_fnet import thresholds, with_parts
 from ufuser.export.simplify import constant_reshapes
 from ufuser.runtime.command import Parser, run_command
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import write_bytes
 from ufuser.runtime.progress import timed_printer
 from ufuser.runtime.shapes import MULTIPLE
-from ufuser.train.checkpoint import load_model, write_atomically
+from ufuser.train.checkpoint import Metadata, load_model
 from ufuser.train.models.fnet import FNet
 
 TOLERANCE = 1e-4
@@ -195,7 +196,7 @@ def export(
         proto, difference = lower(reference, proto, lowering, say)
         largest, psnr_db = difference.largest, difference.psnr_db
     content = proto.SerializeToString()
-    write_atomically(out, content)
+    write_bytes(out, content)
     return Exported(
         out,
         len(proto.graph.node),
@@ -225,10 +226,10 @@ def _checked_parity(
 
 
 def _describe(
-    proto: onnx.ModelProto, checkpoint: Path, origin: dict[str, str], parameters: int, macs_per_pixel: float
+    proto: onnx.ModelProto, checkpoint: Path, origin: Metadata, parameters: int, macs_per_pixel: float
 ) -> None:
     notes = {
-        "model": origin["model"],
+        "model": origin.model,
         "precision": "fp32",
         "toolkit_version": version("ufuser"),
         "parameters": str(parameters),
@@ -236,8 +237,8 @@ def _describe(
         "shape_multiple": str(MULTIPLE),
         "value_range": "[0, 1]",
         "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
-        "recipe": origin.get("recipe", ""),
-        "training": origin.get("notes", "{}"),
+        "recipe": origin.recipe,
+        "training": json.dumps(origin.notes, sort_keys=True),
     }
     onnx.helper.set_model_props(proto, notes)
 

@@ -29,11 +29,11 @@ class Unfinished:
     def __init__(self, target: Path) -> None:
         self.target = target
         self.path = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
-        if target.is_dir():
-            raise InputError(f"cannot write {target}: it is a folder, expected the name of a file")
-        if not target.parent.is_dir():
-            raise InputError(f"cannot write {target}: there is no folder {target.parent}")
         try:
+            if target.is_dir():
+                raise InputError(f"cannot write {target}: it is a folder, expected the name of a file")
+            if not target.parent.is_dir():
+                raise InputError(f"cannot write {target}: there is no folder {target.parent}")
             self.path.touch()
         except OSError as e:
             raise InputError(f"cannot write {target}: {e.strerror}") from None

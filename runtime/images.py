@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ufuser.runtime.color import luma
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
 
@@ -29,10 +28,11 @@ _DEPTHS: dict[str, tuple[type, ...]] = {
 _JPEG_QUALITY = 95
 
 
-def read_image(path: Path) -> NDArray[Any]:
+def read_image(path: Path, grey: bool = False) -> NDArray[Any]:
     """A picture as it is stored: H×W if the file is grey, else H×W×3 BGR (alpha is dropped).
 
-    uint8, uint16 or, from a float TIFF, float32.
+    uint8, uint16 or, from a float TIFF, float32. `grey` takes the luma (BT.601) of a colour picture, H×W, from the
+    decoder: a JPEG stores it.
 
     Raises:
         InputError: no such file, not a picture, or a truncated or damaged one.
@@ -47,8 +47,9 @@ def read_image(path: Path) -> NDArray[Any]:
         raise InputError(f"{path} is truncated or damaged ({len(data)} bytes): expected a complete picture")
     image: NDArray[Any] | None = None
     if data:
+        mode = cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_ANYCOLOR)
         try:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
         except cv2.error:  # e.g. a header that claims more pixels than OpenCV allows
             image = None
     if image is None:
@@ -59,12 +60,15 @@ def read_image(path: Path) -> NDArray[Any]:
 
 
 def read_grey(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """The luma of a picture, H×W, 8 or 16 bits: the same luma that `Fuser` fuses (`ufuser.runtime.color.luma`).
+    """The luma of a picture (BT.601), H×W, 8 or 16 bits, as the decoder gives it: of a JPEG, the stored one.
+
+    It may differ by rounding from `ufuser.runtime.color.luma`, by which `Fuser` fuses. Training results depend on
+    every bit of it.
 
     Raises:
         InputError: as `read_image` does, or a picture of floats.
     """
-    image = luma(read_image(path))
+    image = read_image(path, grey=True)
     if image.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path} holds {image.dtype} values: expected a picture of 8 or 16 bits")
     return image

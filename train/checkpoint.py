@@ -1,41 +1,44 @@
-"""Checkpoints: safetensors with the model's name and its recipe inside; released .pth files come in here."""
+"""Checkpoints: safetensors with the model's name and its recipe as metadata. Released .pth files are imported here."""
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ufuser.runtime.errors import InputError
+from ufuser.runtime.errors import InputError, first_line
+from ufuser.runtime.files import write_bytes
+from ufuser.runtime.structs import convert, parse_json
 
-from .models import FUSION_MODELS, PAIRED_MODELS, SENSING_MODELS, create
+from .models import create, names
 
 FORMAT = "ufuser-checkpoint-1"
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Publish a whole file or none. Raises InputError when the place can't be written."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except OSError as e:
-        raise InputError(f"cannot write {path}: {e.strerror}") from None
-    finally:  # on Ctrl-C too; after the replacement there is nothing left to remove
-        with contextlib.suppress(OSError):
-            partial.unlink()
+class Metadata(msgspec.Struct, frozen=True):
+    """The origin of a checkpoint's weights."""
+
+    model: str = ""
+    """A key of `models.MODELS`."""
+    options: dict[str, Any] = {}
+    """Options of the network, as `models.create` takes them."""
+    recipe: str = ""
+    """The recipe's TOML text."""
+    notes: dict[str, Any] = {}
+    """Step, loss, digests of the inputs, …"""
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, or its name when it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def save_checkpoint(
@@ -46,10 +49,7 @@ def save_checkpoint(
     notes: Mapping[str, object],
     options: Mapping[str, object] | None = None,
 ) -> None:
-    """Write weights with their origin: the model's name and options, the recipe's TOML text and notes.
-
-    Notes are the step, the loss, … Options are what `models.create` needs beside the name (a width, …).
-    """
+    """Write weights with their origin (`Metadata`)."""
     tensors = {k: v.detach().contiguous().cpu() for k, v in state.items()}
     metadata = {
         "format": FORMAT,
@@ -58,38 +58,31 @@ def save_checkpoint(
         "recipe": recipe,
         "notes": json.dumps(dict(notes), sort_keys=True),
     }
-    write_atomically(path, save(tensors, metadata))
+    write_bytes(path, save(tensors, metadata))
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata (`model`, `options`, `recipe`, `notes`) of a checkpoint of ours.
-
-    Raises InputError for a missing, broken or foreign file.
-    """
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Metadata]:
+    """Tensors and metadata of a checkpoint. Raises InputError for a missing, broken or foreign file."""
     if not path.is_file():
-        raise InputError(
-            f"no checkpoint {path}: expected a .safetensors file written by `python -m ufuser.train`"
-        )
+        raise InputError(f"no checkpoint {path}: expected a .safetensors file written by `ufuser train`")
     try:
         with safe_open(path, framework="pt") as f:
-            metadata = dict(f.metadata() or {})
+            text = dict(f.metadata() or {})
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - safe_open is no mapping
     except (SafetensorError, OSError) as e:
-        hint = (
-            " (released .pth files come in by `python -m ufuser.train import`)"
-            if path.suffix in (".pth", ".pt")
-            else ""
-        )
+        release = path.suffix in (".pth", ".pt")
+        hint = " (`ufuser train import` converts released .pth files)" if release else ""
         raise InputError(f"{path} is not a readable safetensors file{hint}: {e}") from None
-    if metadata.get("format") != FORMAT:
+    if text.get("format") != FORMAT:
         raise InputError(
-            f"{path} is safetensors, but not a checkpoint of ours: its metadata has no format '{FORMAT}'"
+            f"{path} is safetensors, but no checkpoint of this toolkit: its metadata has no format '{FORMAT}'"
         )
-    return tensors, metadata
+    parsed = {k: parse_json(text.get(k, "{}"), f"'{k}' of {path}") for k in ("options", "notes")}
+    return tensors, convert({**text, **parsed}, Metadata, str(path))
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Put weights into a network. Raises InputError listing the first five keys or shapes that don't fit."""
+    """Put weights into a network. Raises InputError listing the first five keys or shapes that do not fit."""
     own = model.state_dict()
     problems = {
         "missing": [k for k in own if k not in state],
@@ -100,13 +93,13 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
             if k in state and state[k].shape != own[k].shape
         ],
     }
-    said = [
+    listed = [
         f"{len(keys)} {what} ({', '.join(keys[:5])}{', …' if len(keys) > 5 else ''})"
         for what, keys in problems.items()
         if keys
     ]
-    if said:
-        raise InputError(f"{source} does not fit {type(model).__name__}: {'; '.join(said)}")
+    if listed:
+        raise InputError(f"{source} does not fit {type(model).__name__}: {'; '.join(listed)}")
     bad = [k for k in own if not torch.isfinite(state[k]).all()]
     if bad:
         raise InputError(f"{source} holds values that are not finite: {', '.join(bad[:5])}")
@@ -114,54 +107,53 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
 
 
 def read_initial(path: Path, model_name: str) -> dict[str, Tensor]:
-    """Weights to begin a network's training with: a checkpoint's, or the fusion network's in one of a pair."""
+    """Weights to begin a network's training with: a checkpoint's, or those of the fusion network in one of a pair."""
     state, metadata = read_checkpoint(path)
-    if metadata.get("model") in PAIRED_MODELS and model_name in FUSION_MODELS:
+    if metadata.model in names("pair") and model_name in names("fusion"):
         inner = f"{model_name}."
         return {k.removeprefix(inner): v for k, v in state.items() if k.startswith(inner)}
     return state
 
 
-def load_model(path: Path, expected: str | None = None) -> tuple[nn.Module, dict[str, str]]:
-    """A network in evaluation mode from a checkpoint of ours, with the checkpoint's metadata.
+def load_model(path: Path, expected: str | None = None) -> tuple[nn.Module, Metadata]:
+    """A network in evaluation mode from a checkpoint, with the checkpoint's metadata.
 
     Without `expected`, any fusion network is taken.
     """
     state, metadata = read_checkpoint(path)
-    name = metadata.get("model", "")
-    if expected is not None and name != expected:
-        raise InputError(f"{path} holds the model '{name}', expected '{expected}'")
-    model = create(name, json.loads(metadata.get("options", "{}")))
-    if expected is None and name not in FUSION_MODELS:
-        raise InputError(
-            f"{path} holds the model '{name}', expected a fusion network: {', '.join(FUSION_MODELS)}"
-        )
-    load_weights(model, state, str(path))
-    return model.eval(), metadata
+    if expected is not None and metadata.model != expected:
+        raise InputError(f"{path} holds the model '{metadata.model}', expected '{expected}'")
+    return _restored(path, state, metadata, "fusion" if expected is None else None), metadata
 
 
 def load_sensing(path: Path, target: str) -> nn.Module:
     """A pseudo-sensing module in evaluation mode. `target` is "ir" for A_i, "vi" for A_v.
 
-    Raises InputError for another model, and for a module known to have learnt the other source.
+    Raises InputError for another model, and for a module trained to sense the other source.
     """
     state, metadata = read_checkpoint(path)
-    name = metadata.get("model", "")
-    if name not in SENSING_MODELS:
-        raise InputError(f"{path} holds the model '{name}', expected one of {', '.join(SENSING_MODELS)}")
-    learnt = json.loads(metadata.get("notes", "{}")).get("target", target)  # a release doesn't say
-    if learnt != target:
-        raise InputError(f"{path} was trained to sense '{learnt}', expected '{target}'")
-    model = create(name, json.loads(metadata.get("options", "{}")))
+    model = _restored(path, state, metadata, "sensing")
+    trained = metadata.notes.get("target", target)  # a release does not say
+    if trained != target:
+        raise InputError(f"{path} was trained to sense '{trained}', expected '{target}'")
+    return model
+
+
+def _restored(path: Path, state: Mapping[str, Tensor], metadata: Metadata, kind: str | None) -> nn.Module:
+    model = create(metadata.model, metadata.options)
+    if kind is not None and metadata.model not in names(kind):
+        raise InputError(
+            f"{path} holds the model '{metadata.model}', expected a {kind} network: {', '.join(names(kind))}"
+        )
     load_weights(model, state, str(path))
     return model.eval()
 
 
 def import_release(path: Path, model_name: str) -> dict[str, Tensor]:
-    """Weights of a published .pth, checked against the network. Nothing of the file is executed.
+    """Weights of a published .pth, checked against the network. No code in the file is executed.
 
     Releases wrap their weights differently: a bare state dict, one under "model", "state_dict" or "params",
-    with or without DataParallel's "module." before every name.
+    with or without DataParallel's prefix "module.".
     """
     model = create(model_name)
     if not path.is_file():

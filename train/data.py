@@ -1,7 +1,7 @@
 """Infrared-visible pairs from two folders, and the patches that training sees.
 
-A patch is a function of (seed, step, its place in the batch) alone, so that a resumed run sees what an unbroken
-one would have, and processes that share a batch see together what one process would have.
+A patch is a function of (seed, step, its place in the batch) alone: a resumed run sees the patches of an unbroken one,
+and processes that share a batch see together those of one process.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.images import READABLE, as_float, read_grey
 from ufuser.runtime.shapes import SMALLEST
 
-from .recipe import DataRecipe
+from .sections import DataRecipe
 
 Image = NDArray[np.float32]
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm"}
-DARKEST = (0.1, 0.5)  # of its level, what low light leaves of a visible picture
+LOW_LIGHT = (0.1, 0.5)  # factor of the visible picture's level in low light
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Pair:
 
     @property
     def images(self) -> tuple[Path, Path]:
-        """What the fusion network takes, in its order."""
+        """The inputs of a fusion network, in its order."""
         return self.ir, self.vi
 
 
 class Example(Protocol):
-    """Two or more images of one scene and size that patches are cut from together.
+    """Two or more images of one scene and size, from which patches are cut at the same place.
 
-    The first two are seen by cameras; any further ones are answers that go with them.
+    The first two are from cameras and are augmented; any further ones are targets.
     """
 
     @property
@@ -52,28 +52,9 @@ class Example(Protocol):
     def images(self) -> tuple[Path, ...]: ...
 
 
-def read_grey(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """An image's luma (BT.601) as H×W, 8 or 16 bit. Raises InputError for what can't be decoded whole."""
-    try:
-        data = path.read_bytes()
-    except OSError as e:
-        raise InputError(f"cannot read {path}: {e.strerror}") from None
-    # OpenCV fills the missing part of a JPEG with grey, silently: look for the end after the last scan.
-    if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-        raise InputError(f"{path} is truncated: the JPEG's end is missing")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
-    except cv2.error:  # an empty file, a size beyond OpenCV's limits
-        image = None
-    if image is None or image.dtype not in (np.uint8, np.uint16):
-        raise InputError(f"cannot read {path} as an 8- or 16-bit image")
-    return image  # type: ignore[return-value]
-
-
-def as_float(image: NDArray[np.uint8] | NDArray[np.uint16]) -> Image:
-    """Integers to float32 in [0, 1]."""
-    scaled: Image = image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
-    return scaled
+def is_picture(path: Path) -> bool:
+    """Whether the suffix is one of a picture that can be read."""
+    return path.suffix.lower() in READABLE
 
 
 def find_pairs(root: Path) -> list[Pair]:
@@ -90,7 +71,7 @@ def find_pairs(root: Path) -> list[Pair]:
             raise InputError(
                 f"no folder {folder}: expected {root}/ir and {root}/vi with equally named images"
             )
-        files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
+        files = sorted(filter(is_picture, folder.iterdir()))
         found[side] = {f.stem: f for f in files}
         problems += [f"{side}/ holds more than one {f.stem}" for f in files if found[side][f.stem] != f]
     problems += [f"{stem} is only in ir/" for stem in found["ir"] if stem not in found["vi"]]
@@ -111,7 +92,7 @@ def find_pairs(root: Path) -> list[Pair]:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         raise InputError(f"{root}: {'; '.join(problems[:5])}{more}")
     if not pairs:
-        raise InputError(f"no images in {root}/ir and {root}/vi (looked for {', '.join(sorted(SUFFIXES))})")
+        raise InputError(f"no images in {root}/ir and {root}/vi (looked for {', '.join(READABLE)})")
     return pairs
 
 
@@ -159,15 +140,14 @@ class PatchSampler:
         self._cache: dict[Path, NDArray] = {}
         self._room = recipe.cache_mib << 20
 
-    def batch(self, step: int, size: int, part: slice = slice(None)) -> tuple[Image, Image]:
-        """The patches of one step: both images (ir and vi), B×1×crop×crop, float32 in [0, 1].
+    def batch(self, step: int, size: int, part: slice = slice(None)) -> list[Image]:
+        """The patches of one step: each image of the examples, B×1×crop×crop, float32 in [0, 1].
 
-        B is `size`, or less where only a part of the batch is asked for. Answers are further channels of the
-        second image.
+        B is `size`, or less where only a part of the batch is taken.
         """
         places = range(size)[part]
         patches = [self._patch(np.random.default_rng([self._seed, step, 3, k])) for k in places]
-        return in_two([np.stack(side)[:, None] for side in zip(*patches, strict=True)])
+        return [np.ascontiguousarray(np.stack(side)[:, None]) for side in zip(*patches, strict=True)]
 
     def _load(self, path: Path) -> NDArray:
         if path in self._cache:
@@ -183,10 +163,10 @@ class PatchSampler:
             patches = self._cut(rng)
             if attempt == 19 or not any(map(_low_contrast, patches[:2])):
                 break
-        turns, flip = int(rng.integers(4)), int(rng.integers(2))
-        first, second, *answers = (np.rot90(x, turns)[:, :: 1 - 2 * flip] for x in patches)
-        seen = (noisy(x, self._recipe, rng) for x in retoned(first, second, self._recipe, rng))
-        return [*seen, *answers]
+        quarter_turns, flip = int(rng.integers(4)), int(rng.integers(2))
+        first, second, *targets = (np.rot90(x, quarter_turns)[:, :: 1 - 2 * flip] for x in patches)
+        sources = (noisy(x, self._recipe, rng) for x in retoned(first, second, self._recipe, rng))
+        return [*sources, *targets]
 
     def _cut(self, rng: np.random.Generator) -> list[Image]:
         example = self._examples[int(rng.integers(len(self._examples)))]
@@ -201,27 +181,21 @@ class PatchSampler:
         return [resized(as_float(x[top : top + span, left : left + span]), crop, crop) for x in images]
 
 
-def in_two(images: Sequence[Image]) -> tuple[Image, Image]:
-    """B×1×H×W images as a first one and the rest, whose channels are joined."""
-    first, *rest = (np.ascontiguousarray(x) for x in images)
-    return first, rest[0] if len(rest) == 1 else np.concatenate(rest, axis=1)
-
-
 def resized(image: Image, height: int, width: int) -> Image:
     """By area where it shrinks, linearly where it grows."""
     if image.shape == (height, width):
         return image
-    way = cv2.INTER_AREA if image.shape[0] > height else cv2.INTER_LINEAR
-    scaled: Image = cv2.resize(image, (width, height), interpolation=way)  # type: ignore[assignment]
+    method = cv2.INTER_AREA if image.shape[0] > height else cv2.INTER_LINEAR
+    scaled: Image = cv2.resize(image, (width, height), interpolation=method)  # type: ignore[assignment]
     return scaled
 
 
 def retoned(first: Image, second: Image, recipe: DataRecipe, rng: np.random.Generator) -> tuple[Image, Image]:
-    """What other cameras might have seen of the scene, without their noise; H×W in [0, 1]."""
+    """The scene as other cameras might record it, without their noise; H×W in [0, 1]."""
     if rng.random() < recipe.invert:
         first = 1 - first
     if recipe.dark and rng.random() < recipe.dark:
-        second = second * np.float32(_log_uniform(rng, DARKEST))
+        second = second * np.float32(_log_uniform(rng, LOW_LIGHT))
     tone = _tone(recipe, rng)
     toned = (_toned(first, tone), _toned(second, tone if recipe.shared_jitter else _tone(recipe, rng)))
     if recipe.blur:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .recipe import LossRecipe
+from .sections import LossRecipe
 
 
 def sobel(x: Tensor) -> Tensor:
@@ -84,14 +84,20 @@ class DirectLoss(nn.Module):
         intensity = F.l1_loss(fused, intensity_target(ir, vi, r))
         gradient = F.l1_loss(sobel(fused), stronger_gradient(ir, vi))
         var_i, var_v, _ = _variances(ir, vi)
-        # Each window asks for the structure of the source that has more of it.
-        share = (var_i + 1e-6) / (var_i + var_v + 2e-6)
-        likeness = share * structure_map(fused, ir) + (1 - share) * structure_map(fused, vi)
+        # In each window the source with more structure weighs more.
+        weight = (var_i + 1e-6) / (var_i + var_v + 2e-6)
+        likeness = weight * structure_map(fused, ir) + (1 - weight) * structure_map(fused, vi)
         return {
             "intensity": r.intensity * intensity,
             "gradient": r.gradient * gradient,
             "ssim": r.ssim * (1 - likeness.mean()),
         }
+
+    def weighted(self, fused: Tensor, ir: Tensor, vi: Tensor) -> dict[str, Tensor]:
+        """Only the terms with a weight above 0."""
+        if not self.recipe.has_terms:
+            return {}
+        return {k: v for k, v in self(fused, ir, vi).items() if getattr(self.recipe, k)}
 
 
 def distance(x: Tensor, y: Tensor, gradient: float, valid: Tensor | None = None) -> Tensor:

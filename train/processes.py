@@ -1,8 +1,7 @@
-"""Several processes of one training, as `torchrun` starts them: who is who, and what each one takes.
+"""Several processes of one training, started by `torchrun`.
 
-The batch of the recipe is the batch of all processes together. Each takes every n-th image of it, its loss
-is a mean over images, and DistributedDataParallel averages the gradients: the same as one process would do
-with the whole batch.
+The batch of the recipe is that of all processes together. Each takes every n-th image of it, its loss is a mean over
+images, and DistributedDataParallel averages the gradients: the same as one process would compute of the whole batch.
 """
 
 from __future__ import annotations
@@ -17,65 +16,63 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ufuser.runtime.errors import InputError
+from ufuser.runtime.errors import InputError, first_line
 
-from .checkpoint import first_line
-
-PATIENCE = timedelta(hours=2)  # how long the others wait while the first one validates
+TIMEOUT = timedelta(hours=2)  # of the other processes, while rank 0 validates
 
 
 @dataclass(frozen=True)
-class Share:
-    """What falls to this process. The default is a process on its own."""
+class Processes:
+    """The processes that train together, seen from one of them. The default is a single process."""
 
     rank: int = 0
-    size: int = 1
+    world_size: int = 1
 
     @property
-    def first(self) -> bool:
-        """Whether this is the process that validates, writes and speaks."""
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which alone validates, writes files and prints."""
         return self.rank == 0
 
     @property
     def part(self) -> slice:
-        """Which of the items that all processes share."""
-        return slice(self.rank, None, self.size)
+        """The items of a batch that this process takes."""
+        return slice(self.rank, None, self.world_size)
 
-    def divide(self, count: int, what: str) -> int:
-        """How many of `count` fall to each. Raises InputError where they can't be shared evenly."""
-        if count % self.size:
+    def divide(self, count: int, name: str) -> int:
+        """Items per process. Raises InputError where `count` is no multiple of the world size."""
+        if count % self.world_size:
             raise InputError(
-                f"{what} of {count} can't be shared evenly by {self.size} processes: expected a multiple"
+                f"'{name}' is {count}: expected a multiple of the {self.world_size} processes that share it"
             )
-        return count // self.size
+        return count // self.world_size
 
 
-ALONE = Share()
+SINGLE = Processes()
 
 
 @contextmanager
-def joined(device_name: str) -> Iterator[tuple[Share, torch.device]]:
-    """This process among those that torchrun has started, and its device; on its own without torchrun.
+def joined(device_name: str) -> Iterator[tuple[Processes, torch.device]]:
+    """Join the processes that torchrun has started, and choose a device; without torchrun, a single process.
 
     Raises:
-        InputError: a device that isn't there, or one GPU asked for by number and for several processes.
+        InputError: a device that is not there, or the number of one GPU for several processes.
     """
-    size = int(os.environ["WORLD_SIZE"]) if distributed.is_torchelastic_launched() else 1
-    if size == 1:
-        yield ALONE, _device(device_name)
+    world_size = int(os.environ["WORLD_SIZE"]) if distributed.is_torchelastic_launched() else 1
+    if world_size == 1:
+        yield SINGLE, _device(device_name)
         return
     if device_name.startswith("cuda"):
         if device_name != "cuda":
             raise InputError(
-                f"--device {device_name} for {size} processes: expected --device cuda, a GPU for each"
+                f"device={device_name} for {world_size} processes: expected cuda, a GPU for each", "device"
             )
         device_name = f"cuda:{os.environ['LOCAL_RANK']}"
     device = _device(device_name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
-        yield Share(distributed.get_rank(), size), device
+        yield Processes(distributed.get_rank(), world_size), device
     finally:
         distributed.destroy_process_group()
 
@@ -85,53 +82,52 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as e:
-        raise InputError(f"--device {name} is not usable: {first_line(e)}") from None
+        raise InputError(f"device={name} is not usable: {first_line(e)}", "device") from None
     return device
 
 
-def synchronised(model: nn.Module, share: Share, device: torch.device) -> nn.Module:
-    """The network with BatchNorms that count over all processes' images, where PyTorch has such: on GPUs.
+def synchronised(model: nn.Module, processes: Processes, device: torch.device) -> nn.Module:
+    """The network with BatchNorms over the images of all processes (SyncBatchNorm), which PyTorch has on GPUs only.
 
-    On CPUs each process normalises by its own part of the batch, and the first one's running statistics are
-    kept.
+    On CPUs each process normalises by its own part of the batch, and rank 0's running statistics are kept.
     """
-    if share.size == 1 or device.type != "cuda":
+    if processes.world_size == 1 or device.type != "cuda":
         return model
     converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return converted
 
 
-def has_own_statistics(model: nn.Module, share: Share) -> bool:
-    """Whether the network normalises by statistics of this process's images alone, though there are others."""
+def has_own_statistics(model: nn.Module, processes: Processes) -> bool:
+    """Whether BatchNorms see only this process's part of the batch."""
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    return share.size > 1 and any(isinstance(m, kinds) for m in model.modules())
+    return processes.world_size > 1 and any(isinstance(m, kinds) for m in model.modules())
 
 
-def parallel(model: nn.Module, share: Share) -> nn.Module:
+def parallel(model: nn.Module, processes: Processes) -> nn.Module:
     """The network whose gradients are the mean over all processes."""
-    return model if share.size == 1 else DistributedDataParallel(model)
+    return model if processes.world_size == 1 else DistributedDataParallel(model)
 
 
-def mean_over(values: list[float], share: Share, device: torch.device) -> list[float]:
+def mean_over(values: list[float], processes: Processes, device: torch.device) -> list[float]:
     """The mean of each value over all processes."""
-    if share.size == 1:
+    if processes.world_size == 1:
         return values
     total = torch.tensor(values, dtype=torch.float64, device=device)
     distributed.all_reduce(total)
-    return [x / share.size for x in total.tolist()]
+    return [x / processes.world_size for x in total.tolist()]
 
 
-def wait(share: Share) -> None:
-    """Go on when every process has come here."""
-    if share.size > 1:
+def wait(processes: Processes) -> None:
+    """Wait until every process is here."""
+    if processes.world_size > 1:
         distributed.barrier()
 
 
 @contextmanager
-def first_alone(share: Share) -> Iterator[None]:
-    """The first process does it while the others wait; then they, who find it done."""
-    if not share.first:
-        wait(share)
+def first_alone(processes: Processes) -> Iterator[None]:
+    """Rank 0 runs the block while the others wait; then they run it and find its files."""
+    if not processes.is_first:
+        wait(processes)
     yield
-    if share.first:
-        wait(share)
+    if processes.is_first:
+        wait(processes)

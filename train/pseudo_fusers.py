@@ -10,12 +10,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import make_folder
+from ufuser.runtime.images import as_float, as_uint8, read_grey, write_image
 
-from .checkpoint import write_atomically
-from .data import Image, Pair, as_float, read_grey
+from .data import Image, Pair
 
 LEVELS = 4
 
@@ -118,24 +117,17 @@ FUSERS: dict[str, Callable[[Image, Image], Image]] = {
 }
 
 
-def _to_8bit(image: Image) -> NDArray[np.uint8]:
-    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
-
-
 def write_fused(fuser: str, pairs: Sequence[Pair], folder: Path) -> dict[str, Path]:
-    """What a built-in fuser makes of each pair, as 8-bit PNG by the pair's stem; what is there is kept.
+    """A built-in fuser's image of each pair, as 8-bit PNG by the pair's stem; files that exist are kept.
 
-    Raises InputError where it can't be written.
+    Raises InputError where one cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise InputError(f"cannot make the folder {folder}: {e.strerror}") from None
+    make_folder(folder)
     written = {}
     for pair in pairs:
         path = folder / f"{pair.name}.png"
         if not path.exists():
             fused = FUSERS[fuser](as_float(read_grey(pair.ir)), as_float(read_grey(pair.vi)))
-            write_atomically(path, cv2.imencode(".png", _to_8bit(fused))[1].tobytes())
+            write_image(path, as_uint8(np.clip(fused, 0, 1)))
         written[pair.name] = path
     return written

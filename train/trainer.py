@@ -11,8 +11,7 @@ import io
 import math
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,52 +19,42 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from ufuser.runtime.errors import InputError
+from ufuser.runtime.errors import InputError, first_line
+from ufuser.runtime.files import make_folder, write_bytes
+from ufuser.runtime.images import as_float, read_grey
 
-from .checkpoint import first_line, save_checkpoint, write_atomically
-from .data import Example, PatchSampler, as_float, in_two, read_grey
+from .checkpoint import save_checkpoint
+from .data import PatchSampler
 from .journal import Meter, Row, curve, panel, table
 from .models import all_options, shape_multiple
-from .objective import Objective, Stateful, at_any_size
-from .precision import in_precision
-from .processes import ALONE, Share, has_own_statistics, mean_over, parallel, synchronised, wait
-from .recipe import OptimRecipe, Recipe
+from .networks import at_any_size, in_precision
+from .objectives.objective import Stateful, Task
+from .processes import SINGLE, Processes, has_own_statistics, mean_over, parallel, synchronised, wait
+from .recipe import Recipe
+from .sections import OptimRecipe
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one call of the trainer works on."""
+    """One run of the trainer."""
 
     recipe: Recipe
-    training: Sequence[Example]
-    validation: Sequence[Example]
+    task: Task
     out: Path
     device: torch.device
     resume: bool
-    # What beside the recipe decides the result: stored with the weights, and the same when resumed.
-    origin: Mapping[str, object] = field(default_factory=dict)
-    share: Share = ALONE  # of the batch, where several processes train together
+    processes: Processes = SINGLE
 
 
 LAST, BEST, LOG, PANEL, CURVE = FILES = ("last.pt", "best.safetensors", "log.csv", "panel.png", "curve.png")
 
-# What the parts of a run's origin are to someone who has to give them again.
-ORIGINS = {
-    "pairs": "set of pairs (--data)",
-    "init": "--init",
-    "pseudo": "--pseudo",
-    "sensing_ir": "--sensing-ir",
-    "sensing_vi": "--sensing-vi",
-    "teacher": "--teacher",
-}
-
 
 def check_out(out: Path, resume: bool) -> None:
-    """Whether a run can begin or go on in `out`. Leaves nothing behind.
+    """Check that a run can begin or continue in `out`. Creates nothing.
 
     Raises:
-        InputError: a run that is there already, or isn't where one is to be resumed; a place that can't be
-            written, which would otherwise show after hours, at the first validation.
+        InputError: `out` holds a run already, or none to resume; it cannot be written, which would otherwise show
+            only at the first validation.
     """
     if resume and not (out / LAST).is_file():
         raise InputError(f"nothing to resume: {out / LAST} is not there")
@@ -98,19 +87,23 @@ def learning_rate(step: int, optim: OptimRecipe) -> float:
 
 
 class Trainer:
-    """Trains one network by one objective. `run()` returns the validation loss of the best weights."""
+    """Trains one network by one objective."""
 
-    def __init__(self, run: Run, model: nn.Module, objective: Objective) -> None:
-        self._run, self._objective = run, objective
+    def __init__(self, run: Run, model: nn.Module) -> None:
+        self._run, self._objective = run, run.task.objective
         # Channels last: padding and normalisation of the network are half as slow on a CPU.
         moved = model.to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._model = synchronised(moved, run.share, run.device)
+        self._model = synchronised(moved, run.processes, run.device)
         self._average = copy.deepcopy(self._model).eval().requires_grad_(False)
         self._options = all_options(run.recipe.model, run.recipe.network)
-        run.share.divide(run.recipe.optim.batch, "a 'batch'")  # or it isn't the mean of the processes' losses
-        self._network = in_precision(parallel(self._model, run.share), run.recipe.optim.precision, run.device)
+        run.processes.divide(
+            run.recipe.optim.batch, "batch"
+        )  # else the mean of their losses is not the batch's
+        self._network = in_precision(
+            parallel(self._model, run.processes), run.recipe.optim.precision, run.device
+        )
         self._optimizer = torch.optim.Adam(self._model.parameters(), run.recipe.optim.learning_rate)
-        self._sampler = PatchSampler(run.training, run.recipe.data, run.recipe.seed)
+        self._sampler = PatchSampler(run.task.training, run.task.data, run.recipe.seed)
         self._step = 0
         self._best = math.inf
         self._log: list[Row] = []
@@ -119,18 +112,16 @@ class Trainer:
     def run(self) -> float:
         """Train to the recipe's last step; writes best.safetensors, last.pt, log.csv and pictures in `out`.
 
-        Of several processes only the first one validates, writes, and knows what it returns.
+        Returns:
+            The validation loss of the best weights; of several processes, in rank 0 only, which alone validates.
         """
-        recipe, first = self._run.recipe, self._run.share.first
+        recipe, first = self._run.recipe, self._run.processes.is_first
         check_out(self._run.out, self._run.resume)
         if self._run.resume:
             self._restore()
-        if first and has_own_statistics(self._model, self._run.share):
+        if first and has_own_statistics(self._model, self._run.processes):
             tqdm.write("on CPUs the BatchNorms of each process see its own part of the batch alone")
-        try:
-            self._run.out.mkdir(parents=True, exist_ok=True)
-        except OSError as e:
-            raise InputError(f"cannot make the folder {self._run.out}: {e.strerror}") from None
+        make_folder(self._run.out)
         steps = recipe.optim.steps
         with tqdm(total=steps, initial=self._step, unit="step", dynamic_ncols=True, disable=not first) as bar:
             while self._step < steps:
@@ -143,29 +134,27 @@ class Trainer:
                 bar.set_postfix_str(f"loss {sum(terms.values()):.4f}{speed}", refresh=False)
                 bar.update()
                 if self._step % recipe.validate_every == 0 or self._step == steps:
-                    self._look_back()
+                    self._evaluate()
         return self._best
 
-    def _look_back(self) -> None:
-        """Every process says what its steps gave; the first one validates and writes."""
-        share, means, cost = self._run.share, self._meter.means, self._meter.cost
-        shared = mean_over(list(means.values()), share, self._run.device)
-        if share.first:
+    def _evaluate(self) -> None:
+        """Average the training terms over all processes; rank 0 validates and writes."""
+        processes, means, cost = self._run.processes, self._meter.means, self._meter.cost
+        shared = mean_over(list(means.values()), processes, self._run.device)
+        if processes.is_first:
             self._validate(dict(zip(means, shared, strict=True)), cost)
-        wait(share)
+        wait(processes)
         self._meter.reset()
 
     def _train_step(self) -> dict[str, float]:
         optim = self._run.recipe.optim
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self._step, optim)
-        first, second = (
-            torch.from_numpy(x).to(self._run.device)
-            for x in self._sampler.batch(self._step, optim.batch, self._run.share.part)
-        )
-        # Not the sampler's numbers again: a sequence of its own for this step.
+        batch = self._sampler.batch(self._step, optim.batch, self._run.processes.part)
+        images = [torch.from_numpy(x).to(self._run.device) for x in batch]
+        # Independent of the sampler's random numbers.
         rng = np.random.default_rng([self._run.recipe.seed, self._step, 1])
-        terms = self._objective.train(self._network, first, second, rng)
+        terms = self._objective.train(self._network, images, rng)
         self._optimizer.zero_grad(set_to_none=True)
         total = torch.stack(list(terms.values())).sum()
         total.backward()  # type: ignore[no-untyped-call]
@@ -176,7 +165,7 @@ class Trainer:
             )
         self._optimizer.step()
         with torch.no_grad():
-            # A short memory at first, or the average would long remember the random start.
+            # A smaller decay at first, or the random start would stay in the average for long.
             decay = min(optim.ema, (1 + self._step) / (10 + self._step))
             pairs = zip(self._average.parameters(), self._model.parameters(), strict=True)
             for kept, new in pairs:
@@ -186,22 +175,20 @@ class Trainer:
         return {k: v.item() for k, v in terms.items()}
 
     def _validate(self, terms: dict[str, float], cost: Row) -> None:
-        """`terms` are those of training since the last time, means over its steps."""
+        """`terms` are the means of training since the last validation."""
         sums: dict[str, float] = {}
         rows: list[list[np.ndarray]] = []
         network = at_any_size(self._average, shape_multiple(self._average))
-        for index, example in enumerate(self._run.validation):
-            first, second = (
-                torch.from_numpy(x).to(self._run.device)
-                for x in in_two([as_float(read_grey(p))[None, None] for p in example.images])
-            )
+        for index, example in enumerate(self._run.task.validation):
+            pictures = [as_float(read_grey(p))[None, None] for p in example.images]
+            images = [torch.from_numpy(x).to(self._run.device) for x in pictures]
             rng = np.random.default_rng([self._run.recipe.seed, index, 2])  # the same each time: comparable
             with torch.no_grad():
-                values, images = self._objective.validate(network, first, second, rng)
+                values, shown = self._objective.validate(network, images, rng)
             for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + value.item() / len(self._run.validation)
+                sums[name] = sums.get(name, 0.0) + value.item() / len(self._run.task.validation)
             if len(rows) < 6:
-                rows.append([x[0, 0].cpu().numpy() for x in images])
+                rows.append([x[0, 0].cpu().numpy() for x in shown])
         loss = sum(sums.values())
         self._log.append(
             {
@@ -218,20 +205,20 @@ class Trainer:
     def _publish(self, loss: float, rows: list[list[np.ndarray]]) -> None:
         recipe, out = self._run.recipe, self._run.out
         notes = {"step": self._step, "validation_loss": round(loss, 6), "torch": torch.__version__}
-        notes |= self._run.origin
+        notes |= self._run.task.origin
         state = self._average.state_dict()
         if loss < self._best:
             self._best = loss
             save_checkpoint(out / BEST, state, recipe.model, recipe.text, notes, self._options)
-        write_atomically(out / LOG, table(self._log))
-        write_atomically(out / CURVE, curve(self._log, recipe.name))
-        shown = panel(rows)
-        write_atomically(out / f"panel_{self._step:06d}.png", shown)
-        write_atomically(out / PANEL, shown)
+        write_bytes(out / LOG, table(self._log))
+        write_bytes(out / CURVE, curve(self._log, recipe.name))
+        picture = panel(rows)
+        write_bytes(out / f"panel_{self._step:06d}.png", picture)
+        write_bytes(out / PANEL, picture)
         buffer = io.BytesIO()
         content = {
             "recipe": recipe.text,
-            "origin": dict(self._run.origin),
+            "origin": dict(self._run.task.origin),
             "step": self._step,
             "best": self._best,
             "log": self._log,
@@ -242,7 +229,7 @@ class Trainer:
         if isinstance(self._objective, Stateful):
             content["objective"] = self._objective.state_dict()
         torch.save(content, buffer)
-        write_atomically(out / LAST, buffer.getvalue())
+        write_bytes(out / LAST, buffer.getvalue())
 
     def _restore(self) -> None:
         last = self._run.out / LAST
@@ -257,13 +244,14 @@ class Trainer:
             raise InputError(
                 f"{last} was trained by another recipe: resume with that one, or give another --out"
             )
-        before, now = content.get("origin", {}), self._run.origin
+        before, now = content.get("origin", {}), self._run.task.origin
         other = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
         if other:
-            what = ", ".join(ORIGINS.get(k, k) for k in other)
+            what = ", ".join(
+                "set of pairs (--data)" if k == "pairs" else f"--{k.replace('_', '-')}" for k in other
+            )
             raise InputError(
-                f"{last} was trained with another {what}: "
-                "resume with what it began with, or give another --out"
+                f"{last} was trained with another {what}: resume with the same, or give another --out"
             )
         self._model.load_state_dict(content["model"])
         self._average.load_state_dict(content["average"])

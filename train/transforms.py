@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .processes import ALONE, Share
-from .recipe import TransformRecipe
+from .processes import SINGLE, Processes
+from .sections import TransformRecipe
 
 
 class Transformation(Protocol):
@@ -134,8 +134,8 @@ class TransformationGroup:
     def draw_full(self, height: int, width: int, rng: np.random.Generator) -> list[Transformation]:
         """The release's set without the identity: random shifts, fixed angles from 10° on, reflections."""
         r = self._recipe
-        ways = range(r.rotations)
-        angles = [90 * (1 + k % 3) if r.right_angles else 10 + k * (360 // r.rotations) for k in ways]
+        numbers = range(r.rotations)
+        angles = [90 * (1 + k % 3) if r.right_angles else 10 + k * (360 // r.rotations) for k in numbers]
         return [
             *(self._shift(height, width, rng) for _ in range(r.shifts)),
             *(Rotation(a) for a in angles),
@@ -154,7 +154,9 @@ class TransformationGroup:
             kinds.append(lambda: REFLECTIONS[int(rng.integers(r.reflections))])
         return kinds[int(rng.integers(len(kinds)))]()
 
-    def apply(self, x: Tensor, rng: np.random.Generator, share: Share = ALONE) -> tuple[Tensor, Tensor]:
+    def apply(
+        self, x: Tensor, rng: np.random.Generator, processes: Processes = SINGLE
+    ) -> tuple[Tensor, Tensor]:
         """Transformed images and where they are valid, both N·B×1×H×W, each a whole batch after the other.
 
         N is 9 in full mode with the release's numbers (the identity is left out), else `count`: there each
@@ -167,7 +169,9 @@ class TransformationGroup:
         else:
             drawn = []
             for _ in range(self._recipe.count):
-                own = [self.draw_one(height, width, rng) for _ in range(len(x) * share.size)][share.part]
+                own = [self.draw_one(height, width, rng) for _ in range(len(x) * processes.world_size)][
+                    processes.part
+                ]
                 drawn += zip(own, x.tensor_split(len(x)), strict=True)
         return torch.cat([t(y) for t, y in drawn]), torch.cat([t.valid(y) for t, y in drawn])
 

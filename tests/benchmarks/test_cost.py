@@ -22,10 +22,10 @@ from ufuser.benchmarks.cost import cost_of
 from ufuser.export.rewrite import rewrite
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.models import find_model
-from ufuser.train.models.daefuse import DAEFuse
+from ufuser.train.models.daefuse import DAEFuse, DAEFuseOptions
 from ufuser.train.models.fnet import FNet
 from ufuser.train.models.pseudo_sensing import PseudoSensing
-from ufuser.train.models.ufuser import UFuser
+from ufuser.train.models.ufuser import UFuser, UFuserOptions
 
 
 def fnet() -> FNet:
@@ -38,7 +38,7 @@ def fnet() -> FNet:
 
 def ufuser() -> UFuser:
     """Every kind of block, but one branch a scale: tracing takes as long as there are blocks."""
-    return UFuser((0, 1, 0, 1), (1, 0, 1, 1))
+    return UFuser(UFuserOptions((0, 1, 0, 1), (1, 0, 1, 1)))
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
@@ -234,7 +234,7 @@ def test_bad_input(options: list[str], said: str, capsys: pytest.CaptureFixture[
 def test_a_graph_that_counts_from_the_pictures_size() -> None:
     """DAE-Fuse's cells: a Range up to a side of the map, which no inference knows by itself."""
     file = Path(__file__).resolve().parents[1] / "export" / "graphs" / "daefuse_fp32.onnx"
-    network = rewrite(DAEFuse(width=16, heads=4, vit_dim=16, vit_blocks=1, vit_heads=4))
+    network = rewrite(DAEFuse(DAEFuseOptions(width=16, heads=4, vit_dim=16, vit_blocks=1, vit_heads=4)))
     costs = {size: cost_of(file, *size) for size in ((64, 96), (120, 160))}
     for size, cost in costs.items():
         assert cost.macs == pytest.approx(macs_by_pytorch(copy.deepcopy(network), 2, *size), rel=0.005)

@@ -36,7 +36,7 @@ from ufuser.export.to_onnx import main, trace
 from ufuser.runtime.errors import InputError
 from ufuser.train.checkpoint import load_model
 from ufuser.train.models.daefuse import DepthwiseAttention
-from ufuser.train.models.ufuser import UFuser
+from ufuser.train.models.ufuser import UFuser, UFuserOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = ROOT / "train" / "weights" / "ufuser.safetensors"
@@ -52,7 +52,7 @@ TRIMMED = {"global_blocks": [0, 1, 0, 0], "local_blocks": [1, 0, 1, 1]}
 def trimmed() -> UFuser:
     """The shipped U-Fuser with one branch of each block: trained weights, and levels as trained ones have."""
     model, _ = load_model(CHECKPOINT)
-    network = UFuser(**TRIMMED)
+    network = UFuser(UFuserOptions(**TRIMMED))
     whole, state = model.state_dict(), network.state_dict()
     for name, own in state.items():
         given = whole[name]

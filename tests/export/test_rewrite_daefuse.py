@@ -30,7 +30,14 @@ from ufuser.export.rewrite_daefuse import (
 from ufuser.export.rewrite_ufuser import GramAttention
 from ufuser.export.to_onnx import count_macs
 from ufuser.train.checkpoint import save_checkpoint
-from ufuser.train.models.daefuse import CELL, CrossFusion, DAEFuse, RestormerBlock, TransformerBlock
+from ufuser.train.models.daefuse import (
+    CELL,
+    CrossFusion,
+    DAEFuse,
+    DAEFuseOptions,
+    RestormerBlock,
+    TransformerBlock,
+)
 
 SIZES = [(4, 4), (12, 20), (28, 4), (36, 52)]  # positions, whose cells are cut and whole
 TOLERANCE = 1e-5
@@ -167,7 +174,7 @@ def exported(small_parity_shapes: None, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("daefuse")
     checkpoint, out = folder / "daefuse.safetensors", folder / "daefuse.onnx"
     options = {"width": 16, "vit_dim": 32, "vit_blocks": 1}
-    network = damped(randomised(DAEFuse(**options), 5))
+    network = damped(randomised(DAEFuse(DAEFuseOptions(**options)), 5))
     save_checkpoint(checkpoint, network.state_dict(), "daefuse", 'name = "test"', {"step": 1}, options)
     assert to_onnx.main(["--checkpoint", str(checkpoint), "--out", str(out)]) == 0
     return SimpleNamespace(network=network, checkpoint=checkpoint, onnx=out)

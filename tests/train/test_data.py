@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.images import as_float, read_grey
 from ufuser.train import data
-from ufuser.train.data import Pair, PatchSampler, as_float, find_pairs, read_grey, split_pairs
-from ufuser.train.recipe import DataRecipe
+from ufuser.train.data import Pair, PatchSampler, find_pairs, split_pairs
+from ufuser.train.sections import DataRecipe
 
 RNG = np.random.default_rng(0)
 WritePairs = Callable[..., Path]
@@ -45,7 +46,7 @@ def test_everything_wrong_is_reported_at_once_by_name(tmp_path: Path, write_pair
         "left is only in ir/",
         "right is only in vi/",
         "size is 32x24 in infrared and 40x24 in visible",
-        "broken.png as an 8- or 16-bit image",
+        "broken.png is truncated",
         "ir/ holds more than one fine",
     ):
         assert said in str(error.value)
@@ -75,56 +76,6 @@ def test_images_the_network_cannot_take_are_refused_before_training(
     write_pairs(tmp_path, {"low": (15, 40), "fine": (16, 16)})
     with pytest.raises(InputError, match="low is 40x15, smaller than 16x16"):
         find_pairs(tmp_path)
-
-
-@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp", "pgm"])
-@pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.95])
-def test_a_truncated_image_is_named(tmp_path: Path, suffix: str, kept: float) -> None:
-    path = tmp_path / f"x.{suffix}"
-    assert cv2.imwrite(str(path), RNG.integers(0, 256, (48, 64), dtype=np.uint8))
-    assert read_grey(path).shape == (48, 64)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(kept * len(whole))])
-    with pytest.raises(InputError, match=rf"x\.{suffix}"):
-        read_grey(path)
-
-
-def test_a_jpeg_with_a_trailer_is_whole(tmp_path: Path) -> None:
-    path = tmp_path / "x.jpg"
-    assert cv2.imwrite(str(path), RNG.integers(0, 256, (48, 64), dtype=np.uint8))
-    path.write_bytes(path.read_bytes() + b"maker's note" * 100)  # some cameras append one
-    assert read_grey(path).shape == (48, 64)
-
-
-def test_missing_image_and_folder_in_its_place(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.png", tmp_path):
-        with pytest.raises(InputError, match="cannot read"):
-            read_grey(path)
-
-
-def test_floating_point_images_are_refused(tmp_path: Path) -> None:
-    assert cv2.imwrite(str(tmp_path / "x.tiff"), np.zeros((16, 16), np.float32))
-    with pytest.raises(InputError, match=r"x\.tiff as an 8- or 16-bit image"):
-        read_grey(tmp_path / "x.tiff")
-
-
-@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
-def test_grey_keeps_its_depth_and_colour_becomes_luma(tmp_path: Path, depth: type) -> None:
-    top = np.iinfo(depth).max
-    grey = RNG.integers(0, top, (16, 20), dtype=depth, endpoint=True)
-    assert cv2.imwrite(str(tmp_path / "grey.png"), grey)
-    np.testing.assert_array_equal(read_grey(tmp_path / "grey.png"), grey)
-
-    colour = RNG.integers(0, top, (16, 20, 3), dtype=depth, endpoint=True)
-    assert cv2.imwrite(str(tmp_path / "colour.png"), colour)
-    luma = colour @ np.array([0.114, 0.587, 0.299])  # BT.601, as OpenCV keeps colour: blue first
-    read = read_grey(tmp_path / "colour.png")
-    assert read.dtype == depth
-    assert np.abs(read - luma).max() <= top / 255  # decoders round differently
-
-    scaled = as_float(np.array([[0, top]], depth))
-    assert scaled.dtype == np.float32
-    assert scaled.tolist() == [[0, 1]]
 
 
 def test_split_keeps_the_listed_pairs_out_of_training(tmp_path: Path) -> None:

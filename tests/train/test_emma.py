@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
-from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ufuser.runtime.errors import InputError
-from ufuser.train.emma import EmmaObjective
 from ufuser.train.losses import DirectLoss, distance, masked_mean
-from ufuser.train.models.pseudo_sensing import PseudoSensing
-from ufuser.train.processes import Share
-from ufuser.train.recipe import EmmaRecipe, LossRecipe, Recipe, TransformRecipe, load_recipe
+from ufuser.train.models import create
+from ufuser.train.networks import frozen
+from ufuser.train.objectives.emma import EmmaObjective
+from ufuser.train.processes import SINGLE, Processes
+from ufuser.train.sections import EmmaRecipe, LossRecipe, TransformRecipe
 
 CPU = torch.device("cpu")
 SIZE = (3, 1, 32, 32)
@@ -35,15 +35,9 @@ class Blend(nn.Module):
 
 
 @pytest.fixture
-def recipe(project: Path) -> Recipe:
-    base = load_recipe(project / "tiny.toml")
-    return replace(base, emma=EmmaRecipe(alpha0=2.0, alpha1=3.0, alpha2=5.0), loss=NO_DIRECT)
-
-
-@pytest.fixture
-def sensing() -> tuple[nn.Module, nn.Module]:
+def sensing() -> list[nn.Module]:
     torch.manual_seed(1)
-    return PseudoSensing(width=2), PseudoSensing(width=2)
+    return [create("pseudo_sensing", {"width": 2}) for _ in range(2)]
 
 
 def images() -> tuple[Tensor, Tensor]:
@@ -55,21 +49,27 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(7)
 
 
-def emma(recipe: Recipe, **changes: object) -> Recipe:
-    assert recipe.emma is not None
-    return replace(recipe, emma=replace(recipe.emma, **changes))  # type: ignore[arg-type]
+def emma(
+    sensing: list[nn.Module],
+    transforms: TransformRecipe | None = None,
+    direct: LossRecipe = NO_DIRECT,
+    processes: Processes = SINGLE,
+    **changes: float,
+) -> EmmaObjective:
+    """The objective of a recipe with the weights 2, 3 and 5."""
+    recipe = msgspec.structs.replace(EmmaRecipe(alpha0=2.0, alpha1=3.0, alpha2=5.0), **changes)
+    modules = frozen(sensing, "fp32", CPU)
+    return EmmaObjective(recipe, transforms or TransformRecipe(), direct, modules, processes)
 
 
-def test_no_gradient_reaches_the_sensing_modules_and_their_statistics_stay(
-    recipe: Recipe, sensing: tuple[nn.Module, nn.Module]
-) -> None:
+def test_no_gradient_reaches_the_sensing_modules_and_their_statistics_stay(sensing: list[nn.Module]) -> None:
     torch.manual_seed(0)
     model = Blend().train()
-    objective = EmmaObjective(recipe, sensing, CPU)
+    objective = emma(sensing)
     before = copy.deepcopy([a.state_dict() for a in sensing])
     optimizer = torch.optim.SGD([*model.parameters(), *(p for a in sensing for p in a.parameters())], 0.1)
     for _ in range(2):
-        terms = objective.train(model, *images(), rng())
+        terms = objective.train(model, images(), rng())
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     for network, kept in zip(sensing, before, strict=True):
@@ -80,12 +80,12 @@ def test_no_gradient_reaches_the_sensing_modules_and_their_statistics_stay(
     assert all(g is not None and g.abs().max() > 0 for g in gradients)
 
 
-def test_the_terms_are_equation_4(recipe: Recipe, sensing: tuple[nn.Module, nn.Module]) -> None:
+def test_the_terms_are_equation_4(sensing: list[nn.Module]) -> None:
     """Written out here a second time, with one transformation only: reflection left to right."""
     group = TransformRecipe(shifts=0, rotations=0, reflections=1)
-    objective = EmmaObjective(replace(recipe, transforms=group), sensing, CPU)
+    objective = emma(sensing, group)
     model, (ir, vi) = Blend(), images()
-    terms = objective.train(model, ir, vi, rng())
+    terms = objective.train(model, (ir, vi), rng())
     fused = model(ir, vi)
     mirrored = fused.flip(-1)
     refused = model(sensing[0](mirrored), sensing[1](mirrored))
@@ -100,9 +100,9 @@ def test_the_terms_are_equation_4(recipe: Recipe, sensing: tuple[nn.Module, nn.M
 
 
 def test_the_full_set_takes_ten_of_each_and_agrees_with_computing_them_apart(
-    recipe: Recipe, sensing: tuple[nn.Module, nn.Module]
+    sensing: list[nn.Module],
 ) -> None:
-    full = replace(recipe, transforms=TransformRecipe(mode="full"))
+    full = TransformRecipe(mode="full")
     seen: list[int] = []
 
     class Counting(Blend):
@@ -111,37 +111,35 @@ def test_the_full_set_takes_ten_of_each_and_agrees_with_computing_them_apart(
             return super().forward(ir, vi)
 
     model = Counting()
-    terms = EmmaObjective(full, sensing, CPU).train(model, *images(), rng())
+    terms = emma(sensing, full).train(model, images(), rng())
     assert seen == [3, 30]
-    apart = EmmaObjective(emma(full, alpha0=0.0, alpha1=0.0), sensing, CPU).train(model, *images(), rng())
+    apart = emma(sensing, full, alpha0=0.0, alpha1=0.0).train(model, images(), rng())
     assert apart.keys() == {"equivariance"}  # nothing known of A f beforehand here
     torch.testing.assert_close(apart["equivariance"], terms["equivariance"])
 
 
 @pytest.mark.parametrize("mode", ["sampled", "full"])
-def test_a_part_of_the_batch_can_do_for_equivariance(
-    recipe: Recipe, sensing: tuple[nn.Module, nn.Module], mode: str
-) -> None:
-    part = emma(replace(recipe, transforms=TransformRecipe(mode=mode)), equivariant_batch=1)
+def test_a_part_of_the_batch_can_do_for_equivariance(sensing: list[nn.Module], mode: str) -> None:
+    part = emma(sensing, TransformRecipe(mode=mode), equivariant_batch=1)
     model, (ir, vi) = Blend(), images()
-    terms = EmmaObjective(part, sensing, CPU).train(model, ir, vi, rng())
-    alone = EmmaObjective(part, sensing, CPU).train(model, ir[:1], vi[:1], rng())
+    terms = part.train(model, (ir, vi), rng())
+    alone = part.train(model, (ir[:1], vi[:1]), rng())
     torch.testing.assert_close(terms["equivariance"], alone["equivariance"])
     assert not torch.allclose(terms["sensing_ir"], alone["sensing_ir"])
 
 
 @pytest.mark.parametrize("mode", ["sampled", "full"])
-def test_stopping_gradients_changes_gradients_only(
-    recipe: Recipe, sensing: tuple[nn.Module, nn.Module], mode: str
-) -> None:
-    only = emma(replace(recipe, transforms=TransformRecipe(mode=mode)), alpha0=0.0, alpha1=0.0)
+def test_stopping_gradients_changes_gradients_only(sensing: list[nn.Module], mode: str) -> None:
+    only = {"alpha0": 0.0, "alpha1": 0.0}
     torch.manual_seed(0)
     model, found = Blend(), {}
     for target in (True, False):
         for source in (True, False):
-            objective = EmmaObjective(emma(only, target_gradient=target, input_gradient=source), sensing, CPU)
+            objective = emma(
+                sensing, TransformRecipe(mode=mode), **only, target_gradient=target, input_gradient=source
+            )
             model.zero_grad()
-            value = objective.train(model, *images(), rng())["equivariance"]
+            value = objective.train(model, images(), rng())["equivariance"]
             value.backward()  # type: ignore[no-untyped-call]
             assert model.mix.weight.grad is not None
             found[target, source] = value.item(), model.mix.weight.grad.clone()
@@ -155,38 +153,39 @@ def test_stopping_gradients_changes_gradients_only(
     assert (gradients[False, True] - gradients[False, False]).abs().max() > 1e-6
 
 
-def test_terms_of_weight_zero_are_left_out_and_direct_terms_come_in(
-    recipe: Recipe, sensing: tuple[nn.Module, nn.Module]
-) -> None:
+def test_terms_of_weight_zero_are_left_out_and_direct_terms_come_in(sensing: list[nn.Module]) -> None:
     model, (ir, vi) = Blend(), images()
     direct = LossRecipe(intensity=1.0, gradient=0.0, ssim=0.5, infrared_exponent=1.5)
-    mixed = replace(emma(recipe, alpha2=0.0), loss=direct)
-    terms = EmmaObjective(mixed, sensing, CPU).train(model, ir, vi, rng())
+    terms = emma(sensing, direct=direct, alpha2=0.0).train(model, (ir, vi), rng())
     assert set(terms) == {"sensing_ir", "sensing_vi", "intensity", "ssim"}
     expected = DirectLoss(direct)(model(ir, vi), ir, vi)
     assert torch.equal(terms["intensity"], expected["intensity"])
     assert torch.equal(terms["ssim"], expected["ssim"])
 
 
-def test_without_sensing_the_fused_image_itself_is_compared(recipe: Recipe) -> None:
+def test_without_sensing_the_fused_image_itself_is_compared() -> None:
     """The paper's Exp. III needs no sensing modules at all; Exp. II needs them for the third term."""
-    third = emma(recipe, sensing=False, alpha2=0.0)
     model, (ir, vi) = Blend(), images()
-    terms = EmmaObjective(third, None, CPU).train(model, ir, vi, rng())
+    objective = EmmaObjective(
+        EmmaRecipe(alpha0=2.0, alpha1=3.0, sensing=False, alpha2=0.0), TransformRecipe(), NO_DIRECT, ()
+    )
+    terms = objective.train(model, (ir, vi), rng())
     torch.testing.assert_close(terms["sensing_ir"], 2 * (model(ir, vi) - ir).abs().mean())
     torch.testing.assert_close(terms["sensing_vi"], 3 * (model(ir, vi) - vi).abs().mean())
-    for needing in (recipe, emma(recipe, sensing=False), emma(recipe, alpha2=0.0)):
+    for needing in (
+        EmmaRecipe(),
+        EmmaRecipe(sensing=False),
+        EmmaRecipe(alpha2=0.0),
+    ):
         with pytest.raises(InputError, match="expected --sensing-ir"):
-            EmmaObjective(needing, None, CPU)
+            EmmaObjective(needing, TransformRecipe(), NO_DIRECT, ())
 
 
 @pytest.mark.parametrize("size", [(16, 16), (33, 21), (40, 56)])
-def test_images_of_any_size_validate(
-    recipe: Recipe, sensing: tuple[nn.Module, nn.Module], size: tuple[int, int]
-) -> None:
+def test_images_of_any_size_validate(sensing: list[nn.Module], size: tuple[int, int]) -> None:
     ir, vi = torch.rand(1, 1, *size), torch.rand(1, 1, *size)
     with torch.no_grad():
-        terms, shown = EmmaObjective(recipe, sensing, CPU).validate(Blend(), ir, vi, rng())
+        terms, shown = emma(sensing).validate(Blend(), (ir, vi), rng())
     assert all(torch.isfinite(t) for t in terms.values())
     assert [x.shape for x in shown] == [(1, 1, *size)] * 5  # ir, vi, fused, A_i f, A_v f
 
@@ -208,36 +207,33 @@ def test_distance_is_l1_and_l1_of_gradients_over_valid_pixels() -> None:
 
 
 @pytest.mark.parametrize("mode", ["sampled", "full"])
-def test_two_processes_have_together_the_loss_of_one(
-    recipe: Recipe, sensing: tuple[nn.Module, nn.Module], mode: str
-) -> None:
+def test_two_processes_have_together_the_loss_of_one(sensing: list[nn.Module], mode: str) -> None:
     """Each with its images of the batch, as `PatchSampler` gives them, and the transformations of those."""
-    part = emma(replace(recipe, transforms=TransformRecipe(mode=mode, count=2)), equivariant_batch=2)
+    group = TransformRecipe(mode=mode, count=2)
     generator = torch.Generator().manual_seed(0)
     ir, vi = (torch.rand(4, 1, 32, 32, generator=generator) for _ in range(2))
     model = Blend()
-    whole = EmmaObjective(part, sensing, CPU).train(model, ir, vi, rng())
+    whole = emma(sensing, group, equivariant_batch=2).train(model, (ir, vi), rng())
     halves = [
-        EmmaObjective(part, sensing, CPU, Share(k, 2)).train(model, ir[k::2], vi[k::2], rng()) for k in (0, 1)
+        emma(sensing, group, processes=Processes(k, 2), equivariant_batch=2).train(
+            model, (ir[k::2], vi[k::2]), rng()
+        )
+        for k in (0, 1)
     ]
     for name, value in whole.items():
         torch.testing.assert_close((halves[0][name] + halves[1][name]) / 2, value)
         assert not torch.allclose(halves[0][name], value, rtol=1e-5)
-    with pytest.raises(InputError, match=r"'equivariant_batch' of 3 can't be shared evenly by 2 processes"):
-        EmmaObjective(emma(part, equivariant_batch=3), sensing, CPU, Share(0, 2))
+    with pytest.raises(InputError, match=r"'equivariant_batch' is 3: expected a multiple of the 2 processes"):
+        emma(sensing, group, processes=Processes(0, 2), equivariant_batch=3)
 
 
-def test_the_border_of_rotations_is_not_in_the_loss(
-    recipe: Recipe, sensing: tuple[nn.Module, nn.Module]
-) -> None:
+def test_the_border_of_rotations_is_not_in_the_loss(sensing: list[nn.Module]) -> None:
     """A network that answers wrongly outside the valid part only pays nothing for it."""
     group = TransformRecipe(shifts=0, reflections=0)
-    objective = EmmaObjective(
-        emma(replace(recipe, transforms=group), alpha0=0.0, alpha1=0.0, gradient=1.0), sensing, CPU
-    )
+    objective = emma(sensing, group, alpha0=0.0, alpha1=0.0, gradient=1.0)
     ir, vi = images()
     _, valid = objective._group.apply(ir, rng())
     answers = iter([torch.full(SIZE, 0.3), 0.3 + 0.7 * (1 - valid)])  # f, then the re-fused one
-    value = objective.train(lambda *_: next(answers), ir, vi, rng())["equivariance"]
+    value = objective.train(lambda *_: next(answers), (ir, vi), rng())["equivariance"]
     assert valid.mean() < 1
     assert value.item() == pytest.approx(0, abs=1e-6)

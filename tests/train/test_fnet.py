@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,21 +13,16 @@ from torch import nn
 
 from ufuser import train
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.structs import read_toml
 from ufuser.train.__main__ import main
 from ufuser.train.checkpoint import load_model, read_checkpoint
-from ufuser.train.fnet import FusionLoss, RecoveryObjective, gradient_strength, ssim
 from ufuser.train.models import all_options, create
-from ufuser.train.models.fnet import (
-    LCSC,
-    LZSC,
-    FNet,
-    FNetPair,
-    SparseCoding,
-    sigmoidal_threshold,
-    soft_threshold,
-)
+from ufuser.train.models.fnet import FNet, FNetPair, PairOptions
 from ufuser.train.models.fnet_joined import kernel_in_blocks
-from ufuser.train.recipe import FNetRecipe, load_recipe, tomllib
+from ufuser.train.models.sparse_coding import LCSC, LZSC, SparseCoding, sigmoidal_threshold, soft_threshold
+from ufuser.train.objectives.fnet import FusionLoss, RecoveryObjective, gradient_strength, ssim
+from ufuser.train.recipe import load_recipe
+from ufuser.train.sections import FNetRecipe
 
 RECIPES = Path(train.__file__).parent / "recipes"
 ABLATIONS = RECIPES / "ablations_fnet"
@@ -231,12 +225,12 @@ def test_a_kernel_in_blocks_of_four_is_the_same_convolution() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"momentum": "heavy"}, "'momentum' must be one of nesterov, none, polyak"),
-        ({"thresholding": "hard"}, "'thresholding' must be one of sigmoidal, soft"),
-        ({"block": "ista"}, "'block' must be one of lzsc, lcsc"),
-        ({"iterations": 0}, "'iterations' must be from 1 to 64, got 0"),
-        ({"gamma": 0.0}, "'gamma' over 0"),
-        ({"width": 3}, "has no option 'width'"),
+        ({"momentum": "heavy"}, "momentum is 'heavy': expected one of nesterov, none, polyak"),
+        ({"thresholding": "hard"}, "thresholding is 'hard': expected one of sigmoidal, soft"),
+        ({"block": "ista"}, "block is 'ista': expected one of lcsc, lzsc"),
+        ({"iterations": 0}, "iterations is 0: expected a whole number >= 1"),
+        ({"gamma": 0.0}, "gamma is 0.0: expected a number > 0"),
+        ({"width": 3}, "unknown key 'width'"),
     ],
 )
 def test_options_that_mean_nothing(options: dict[str, object], said: str) -> None:
@@ -255,8 +249,8 @@ def test_options_make_the_network_that_they_name() -> None:
     )  # no D', U' in three iterations
     assert weights(shared=True) < 0.4 * weights()
     assert weights(iterations=5) - weights() == weights() - weights(iterations=3)
-    assert isinstance(FNet(block="lcsc").net_z, LCSC)
-    pair = FNetPair(inverse_thresholding="soft")
+    assert isinstance(FNet(SparseCoding(block="lcsc")).net_z, LCSC)
+    pair = FNetPair(PairOptions(inverse_thresholding="soft"))
     kinds = [m.coding.thresholding for m in (pair.fnet.net_u, pair.ifnet.net_x1)]
     assert kinds == ["sigmoidal", "soft"]
 
@@ -270,7 +264,7 @@ def test_stage_one_asks_for_both_sources_back() -> None:
     rng = np.random.default_rng(0)
 
     def terms(answer: torch.Tensor) -> dict[str, float]:
-        return {k: v.item() for k, v in objective.train(lambda *_: answer, ir, vi, rng).items()}
+        return {k: v.item() for k, v in objective.train(lambda *_: answer, (ir, vi), rng).items()}
 
     assert set(terms(torch.cat((ir, ir, vi), 1)).values()) == {0.0}
     swapped = terms(torch.cat((ir, vi, ir), 1))
@@ -327,7 +321,7 @@ def test_both_stages_and_what_comes_of_them(project: Path, capsys: pytest.Captur
     assert main(fnet_words(project, one, "I")) == 0
     first = project / "I" / "best.safetensors"
     state, metadata = read_checkpoint(first)
-    assert metadata["model"] == "fnet_pair"
+    assert metadata.model == "fnet_pair"
     header = (project / "I" / "log.csv").read_text().splitlines()[0]
     assert "validation_recovery_gradient_vi" in header
     with pytest.raises(InputError, match="expected a fusion network"):
@@ -337,7 +331,7 @@ def test_both_stages_and_what_comes_of_them(project: Path, capsys: pytest.Captur
     assert "tiny-fnet: fnet, 2 examples to train on, 1 to validate" in capsys.readouterr().out
     network, metadata = load_model(project / "II" / "best.safetensors")
     assert isinstance(network, FNet)
-    assert json.loads(metadata["options"]) == all_options("fnet", {"iterations": 1})
+    assert metadata.options == all_options("fnet", {"iterations": 1})
     begun = {k.removeprefix("fnet."): v for k, v in state.items() if k.startswith("fnet.")}
     distance = max((v - begun[k]).abs().max().item() for k, v in network.state_dict().items())
     assert 0 < distance < 1e-3  # two steps from there, and not from somewhere else
@@ -350,12 +344,12 @@ def test_both_stages_and_what_comes_of_them(project: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("model", "fnet", "said"),
     [
-        ("fnet", "stage = 1", "of stage 1 trains the model 'fnet_pair', got 'fnet'"),
-        ("fnet_pair", "stage = 2", "of stage 2 trains the model 'fnet', got 'fnet_pair'"),
-        ("fnet", "stage = 3", "'stage' must be from 1 to 2"),
+        ("fnet", "stage = 1", "stage 1 trains the model 'fnet_pair', got 'fnet'"),
+        ("fnet_pair", "stage = 2", "stage 2 trains the model 'fnet', got 'fnet_pair'"),
+        ("fnet", "stage = 3", "fnet.stage is 3: expected one of 1, 2"),
         ("fnet_pair", "stage = 1\nssim = 1.0", "'ssim' is a term of stage 2 alone"),
         ("fnet", "stage = 2\nintensity = 0.0\ngradient = 0.0", "every term of the loss has the weight 0"),
-        ("fnet", "stage = 2\nbeta = 1.0", "unknown key 'beta'"),
+        ("fnet", "stage = 2\nbeta = 1.0", "unknown key 'fnet.beta'"),
     ],
 )
 def test_recipes_that_mean_nothing(
@@ -381,7 +375,7 @@ def differences(path: Path, ours: Path) -> dict[str, object]:
             found |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
         return {k: v for k, v in found.items() if k not in ("name", "data.validation")}
 
-    a, b = (flat(tomllib.loads(p.read_text(encoding="utf-8"))) for p in (path, ours))
+    a, b = (flat(read_toml(p)) for p in (path, ours))
     return {k: a.get(k) for k in {*a, *b} if a.get(k) != b.get(k)}
 
 
@@ -419,8 +413,8 @@ def test_an_ablation_takes_away_what_the_paper_says_and_nothing_else(name: str) 
     stage = name[-1]
     recipe = load_recipe(ABLATIONS / f"{name}.toml")
     assert differences(ABLATIONS / f"{name}.toml", RECIPES / f"fnet_stage{stage}.toml") == EXPECTED[name]
-    assert recipe.fnet is not None
-    assert recipe.fnet.stage == int(stage)
-    assert dataclasses.asdict(recipe)["name"] == f"fnet-{name.replace('_', '-')}"
+    assert isinstance(recipe.objective, FNetRecipe)
+    assert recipe.objective.stage == int(stage)
+    assert recipe.name == f"fnet-{name.replace('_', '-')}"
     with torch.device("meta"):
         create(recipe.model, recipe.network)

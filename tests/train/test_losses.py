@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ufuser.train.losses import DirectLoss, intensity_target, sobel, stronger_gradient, structure_map
 from ufuser.train.models.ufuser import UFuser
-from ufuser.train.recipe import LossRecipe
+from ufuser.train.sections import LossRecipe
 
 SIZE = (1, 1, 24, 32)
 

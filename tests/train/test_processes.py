@@ -15,7 +15,15 @@ import torch
 from torch import nn
 
 from ufuser.runtime.errors import InputError
-from ufuser.train.processes import ALONE, Share, first_alone, has_own_statistics, joined, mean_over, wait
+from ufuser.train.processes import (
+    SINGLE,
+    Processes,
+    first_alone,
+    has_own_statistics,
+    joined,
+    mean_over,
+    wait,
+)
 
 NUMBERS = ("train", "validation", "train_equivariance", "validation_sensing_vi")
 
@@ -62,13 +70,13 @@ def test_two_processes_go_on_and_train_as_one_does(
 def test_a_batch_that_cannot_be_shared_and_one_gpu_for_all_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert Share(1, 2).divide(6, "a 'batch'") == 3
-    with pytest.raises(InputError, match=r"a 'batch' of 6 can't be shared evenly by 4 processes"):
-        Share(1, 4).divide(6, "a 'batch'")
+    assert Processes(1, 2).divide(6, "batch") == 3
+    with pytest.raises(InputError, match=r"'batch' is 6: expected a multiple of the 4 processes"):
+        Processes(1, 4).divide(6, "batch")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with (
-        pytest.raises(InputError, match="--device cuda:1 for 2 processes: expected --device cuda, a GPU for"),
+        pytest.raises(InputError, match="device=cuda:1 for 2 processes: expected cuda, a GPU for each"),
         joined("cuda:1"),
     ):
         pass
@@ -77,20 +85,20 @@ def test_a_batch_that_cannot_be_shared_and_one_gpu_for_all_are_refused(
 def test_without_torchrun_a_process_is_on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "7")  # as a cluster's scheduler may set it
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    with joined("cpu") as (share, device):
-        assert (share, device.type) == (ALONE, "cpu")
-        assert share.first
-        assert mean_over([1.0, 2.0], share, device) == [1.0, 2.0]
-        wait(share)
-        with first_alone(share):
+    with joined("cpu") as (processes, device):
+        assert (processes, device.type) == (SINGLE, "cpu")
+        assert processes.is_first
+        assert mean_over([1.0, 2.0], processes, device) == [1.0, 2.0]
+        wait(processes)
+        with first_alone(processes):
             pass
         norm = nn.Sequential(nn.BatchNorm2d(1))
-        assert not has_own_statistics(norm, share)
-        assert has_own_statistics(norm, Share(0, 2))
-        assert not has_own_statistics(nn.Sequential(nn.Conv2d(1, 1, 1)), Share(0, 2))
+        assert not has_own_statistics(norm, processes)
+        assert has_own_statistics(norm, Processes(0, 2))
+        assert not has_own_statistics(nn.Sequential(nn.Conv2d(1, 1, 1)), Processes(0, 2))
 
 
 def test_the_shares_are_the_whole_and_nothing_twice() -> None:
     for size in (1, 2, 3):
-        taken = [k for rank in range(size) for k in range(12)[Share(rank, size).part]]
+        taken = [k for rank in range(size) for k in range(12)[Processes(rank, size).part]]
         assert sorted(taken) == list(range(12))

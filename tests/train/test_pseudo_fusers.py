@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ufuser.runtime.errors import InputError
-from ufuser.train.data import Pair, as_float, find_pairs, read_grey
+from ufuser.runtime.images import as_float, read_grey
+from ufuser.train.data import Pair, find_pairs
+from ufuser.train.objectives.sensing import PseudoExample, examples, examples_in_turn, find_fused
 from ufuser.train.pseudo_fusers import FUSERS, write_fused
-from ufuser.train.sensing import PseudoExample, examples, examples_in_turn, find_fused
 
 RNG = np.random.default_rng(0)
 each = pytest.mark.parametrize("name", list(FUSERS))
@@ -91,7 +92,7 @@ def test_fused_images_are_written_once_and_kept(pairs: list[Pair], tmp_path: Pat
         p: t for p, t in stamps.items() if p.stem != "b"
     }
     assert sorted(p.name for p in folder.iterdir()) == ["a.png", "b.png", "c.png", "d.png"]
-    with pytest.raises(InputError, match="cannot make the folder"):
+    with pytest.raises(InputError, match="cannot create folder"):
         write_fused("mean", pairs, folder / "a.png" / "below")
 
 
@@ -132,10 +133,10 @@ def test_wrong_fused_images_are_reported_by_name_and_nothing_is_written(
     with pytest.raises(InputError) as error:
         find_fused(["mean", str(folder)], pairs, out)
     for said in (
-        f"--pseudo {folder}: ",
+        f"pseudo={folder}: ",
         "it holds more than one d",
         "it holds no a",
-        "b.png as an 8- or 16-bit image",
+        "b.png is truncated",
         "c is 24x20 instead of 21x33",
     ):
         assert said in str(error.value)
@@ -153,7 +154,7 @@ def test_only_the_first_five_problems_are_listed(
 
 
 def test_a_misspelt_fuser_and_the_same_folder_twice(pairs: list[Pair], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--pseudo laplace: expected a folder of fused images or one of lap"):
+    with pytest.raises(InputError, match="pseudo=laplace: expected a folder of fused images or one of lap"):
         find_fused(["laplace"], pairs, tmp_path)
     folders = [str(fused_folder(tmp_path / k / "m" / "s", pairs)) for k in "12"]
     with pytest.raises(InputError, match="another folder m/s is given, too"):

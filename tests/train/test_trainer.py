@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 import signal
@@ -22,8 +21,11 @@ from ufuser.train.__main__ import main
 from ufuser.train.checkpoint import load_model, read_checkpoint
 from ufuser.train.data import find_pairs, split_pairs
 from ufuser.train.losses import DirectLoss
-from ufuser.train.objective import DirectObjective, pad_to_multiple
-from ufuser.train.recipe import OptimRecipe, load_recipe
+from ufuser.train.networks import pad_to_multiple
+from ufuser.train.objectives.direct import DirectObjective, Loss
+from ufuser.train.objectives.objective import Task
+from ufuser.train.recipe import load_recipe
+from ufuser.train.sections import OptimRecipe
 from ufuser.train.trainer import Run, Trainer, learning_rate
 
 
@@ -90,9 +92,9 @@ def test_a_run_killed_and_resumed_is_the_unbroken_run_bit_for_bit(
         if sys.platform == "linux":
             assert 20 < float(row["peak_mib"]) < 20_000
     model, metadata = load_model(unbroken / "best.safetensors", "ufuser")
-    assert metadata["recipe"] == (project / "tiny.toml").read_text(encoding="utf-8")
+    assert metadata.recipe == (project / "tiny.toml").read_text(encoding="utf-8")
     best = min(rows, key=lambda row: float(row["validation"]))
-    notes = json.loads(metadata["notes"])
+    notes = metadata.notes
     assert notes["step"] == int(best["step"])
     assert notes["validation_loss"] == pytest.approx(float(best["validation"]), abs=1e-6)
     shown = cv2.imread(str(unbroken / "panel.png"), cv2.IMREAD_UNCHANGED)
@@ -139,7 +141,7 @@ def test_ctrl_c_ends_with_one_line_and_130_and_runs_do_not_mix(
     change(project, "steps = 6", "steps = 60000")
     # A test run in a shell's background ignores Ctrl-C, and its children would, too.
     heeding = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = f"{heeding}; from train.__main__ import main; sys.exit(main())"
+    code = f"{heeding}; from ufuser.train.__main__ import main; sys.exit(main())"
     process = start(project, code=code)
     wait_for(out / "last.pt", process)
     process.send_signal(signal.SIGINT)
@@ -147,7 +149,7 @@ def test_ctrl_c_ends_with_one_line_and_130_and_runs_do_not_mix(
     assert process.returncode == 130
     assert said.splitlines()[-1] == f"interrupted: --resume goes on from the last checkpoint in {out}"
     assert "Traceback" not in said
-    assert not list(out.glob(".*.partial"))
+    assert not list(out.glob(".*.partial*"))
 
     state = (out / "last.pt").read_bytes()
     assert main(arguments(project)) == 2
@@ -186,7 +188,7 @@ def test_ctrl_c_before_the_first_checkpoint(
         (["--device", "abacus"], "--device abacus is not usable"),
         (["--device", "cuda:99"], "--device cuda:99 is not usable"),
         (["--data", "nowhere"], "no folder nowhere"),
-        (["--recipe", "none.toml"], "cannot read recipe none.toml"),
+        (["--recipe", "none.toml"], "cannot read none.toml"),
         (["--out", __file__], f"cannot make the folder {__file__}"),
         (["--out", f"{__file__}/below"], f"cannot make the folder {__file__}/below: {__file__} is a file"),
     ],
@@ -248,15 +250,17 @@ class Blend(nn.Module):
         return self.norm(self.mix(torch.cat((ir, vi), 1))).sigmoid()  # type: ignore[no-any-return]
 
 
-def small_run(project: Path) -> Run:
+def small_run(project: Path, loss: Loss | None = None) -> Run:
     recipe = load_recipe(project / "tiny.toml")
+    objective = DirectObjective(loss or DirectLoss(recipe.loss))
     training, validation = split_pairs(find_pairs(project / "data"), project / "validation.txt")
-    return Run(recipe, training, validation, project / "out", torch.device("cpu"), resume=False)
+    task = Task(objective, training, validation, recipe.data)
+    return Run(recipe, task, project / "out", torch.device("cpu"), resume=False)
 
 
 def test_running_statistics_are_kept_with_the_averaged_weights(project: Path) -> None:
     run, model = small_run(project), Blend()
-    Trainer(run, model, DirectObjective(DirectLoss(run.recipe.loss))).run()
+    Trainer(run, model).run()
     state = torch.load(project / "out" / "last.pt", weights_only=True)
     assert torch.equal(state["average"]["norm.running_mean"], state["model"]["norm.running_mean"])
     assert state["average"]["norm.num_batches_tracked"] == 6
@@ -267,7 +271,7 @@ def test_the_average_forgets_the_random_start_first(project: Path) -> None:
     change(project, "steps = 6", "steps = 1")
     run, model = small_run(project), Blend()
     before = model.mix.weight.detach().clone()
-    Trainer(run, model, DirectObjective(DirectLoss(run.recipe.loss))).run()
+    Trainer(run, model).run()
     average = torch.load(project / "out" / "last.pt", weights_only=True)["average"]["mix.weight"]
     assert not torch.equal(before, model.mix.weight)
     torch.testing.assert_close(average, 0.1 * before + 0.9 * model.mix.weight.detach())  # not ema = 0.999
@@ -279,21 +283,20 @@ def test_training_lowers_the_loss(project: Path) -> None:
     change(project, "warmup = 2", "warmup = 2\nlearning_rate = 0.05")
     torch.manual_seed(0)
     run = small_run(project)
-    best = Trainer(run, Blend(), DirectObjective(DirectLoss(run.recipe.loss))).run()
+    best = Trainer(run, Blend()).run()
     rows = table(project / "out")
     assert best == min(float(row["validation"]) for row in rows)
     assert best < 0.95 * float(rows[0]["validation"])
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_are_lost(project: Path) -> None:
-    run, model = small_run(project), Blend()
-    before = model.mix.weight.detach().clone()
-
     def poisoned(*images: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"nan": images[0].mean() * float("nan")}
 
+    run, model = small_run(project, poisoned), Blend()
+    before = model.mix.weight.detach().clone()
     with pytest.raises(InputError, match="gradient is not finite at step 0: lower the learning rate"):
-        Trainer(run, model, DirectObjective(poisoned)).run()
+        Trainer(run, model).run()
     assert torch.equal(model.mix.weight, before)
 
 
@@ -319,7 +322,7 @@ def test_the_optimizer_steps_by_the_schedule(project: Path) -> None:
     """Adam's first steps are as long as its rate: without one, nothing may move."""
     change(project, "warmup = 2", 'warmup = 0\nlearning_rate = 1e-3\nschedule = "halving"\nhalve_every = 1')
     run, model = small_run(project), Blend()
-    trainer = Trainer(run, model, DirectObjective(DirectLoss(run.recipe.loss)))
+    trainer = Trainer(run, model)
     trainer.run()
     assert trainer._optimizer.param_groups[0]["lr"] == 1e-3 * 0.5**5
 

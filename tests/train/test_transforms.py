@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ufuser.train.recipe import TransformRecipe
+from ufuser.train.sections import TransformRecipe
 from ufuser.train.transforms import (
     REFLECTIONS,
     Reflection,

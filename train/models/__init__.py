@@ -2,78 +2,80 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
+import msgspec
 from torch import nn
 
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.structs import convert
 
-from .daefuse import DAEFuse
-from .fnet import FNet, FNetPair
-from .lite import Lite
-from .pseudo_sensing import PseudoSensing
-from .ufuser import UFuser
-
-# name → class; every fusion network maps (ir, vi), two B×1×H×W images in [0, 1], to fused B×1×H×W.
-FUSION_MODELS: dict[str, type[nn.Module]] = {"ufuser": UFuser, "daefuse": DAEFuse, "lite": Lite, "fnet": FNet}
-# Every sensing network maps fused B×1×H×W to one source, B×1×H×W.
-SENSING_MODELS: dict[str, type[nn.Module]] = {"pseudo_sensing": PseudoSensing}
-# A fusion network with its inverse: (ir, vi) to fused, ir and vi again, B×3×H×W. Its `fnet.` is a fusion network.
-PAIRED_MODELS: dict[str, type[nn.Module]] = {"fnet_pair": FNetPair}
-MODELS = FUSION_MODELS | SENSING_MODELS | PAIRED_MODELS
+from .daefuse import DAEFuse, DAEFuseOptions
+from .fnet import FNet, FNetPair, PairOptions
+from .lite import Lite, LiteOptions
+from .options import Options
+from .pseudo_sensing import PseudoSensing, PseudoSensingOptions
+from .sparse_coding import SparseCoding
+from .ufuser import UFuser, UFuserOptions
 
 
-def create(
-    name: str,
-    options: Mapping[str, object] | None = None,
-    among: Mapping[str, type[nn.Module]] = MODELS,
-) -> nn.Module:
+@dataclass(frozen=True)
+class Model:
+    """A network and its options."""
+
+    network: type[nn.Module]
+    """Takes the options as its only argument."""
+    options: type[Options]
+    kind: str = "fusion"
+    """"fusion": (ir, vi), two B×1×H×W images in [0, 1], to fused, B×1×H×W. "sensing": fused to one source, each
+    B×1×H×W. "pair": a fusion network and its inverse, (ir, vi) to fused, ir and vi again, B×3×H×W; the submodule of
+    the fusion network's name is the fusion network."""
+
+
+MODELS = {
+    "ufuser": Model(UFuser, UFuserOptions),
+    "daefuse": Model(DAEFuse, DAEFuseOptions),
+    "lite": Model(Lite, LiteOptions),
+    "fnet": Model(FNet, SparseCoding),
+    "pseudo_sensing": Model(PseudoSensing, PseudoSensingOptions, "sensing"),
+    "fnet_pair": Model(FNetPair, PairOptions, "pair"),
+}
+
+
+def names(*kinds: str) -> list[str]:
+    """The names of all models of some kinds."""
+    return [name for name, model in MODELS.items() if model.kind in kinds]
+
+
+def create(name: str, options: Mapping[str, object] | None = None) -> nn.Module:
     """A freshly initialised network.
 
     Args:
-        name: a key of `among`.
-        options: arguments of the network's class (`width`, …); absent ones take their defaults. A list
-            stands for a tuple.
-        among: the kind of network that will do.
+        name: a key of `MODELS`.
+        options: fields of the network's options; absent ones take their defaults. A list stands for a tuple.
 
     Raises:
-        InputError: a name or an option that isn't there, an option's value that the network can't take.
+        InputError: an unknown name or option, an option's value that the network cannot take.
     """
-    if name not in among:
-        raise InputError(f"unknown model '{name}': expected one of {', '.join(sorted(among))}")
-    defaults = all_options(name, {})
-    for key, value in (options or {}).items():
-        if key not in defaults:
-            raise InputError(
-                f"model '{name}' has no option '{key}': expected {', '.join(defaults) or 'none'}"
-            )
-        default = defaults[key]
-        if isinstance(default, tuple):
-            given = value if isinstance(value, (list, tuple)) else ()
-            fits = [type(x) for x in given] == [type(x) for x in default]
-            kind = f"a list of {len(default)} {type(default[0]).__name__}"
-        else:
-            fits, kind = type(value) is type(default), f"a {type(default).__name__}"
-        if not fits:
-            raise InputError(f"model '{name}': '{key}' must be {kind}, got {value!r}")
-    try:
-        return among[name](**(options or {}))
-    except ValueError as e:
-        raise InputError(f"model '{name}': {e}") from None
+    return _model(name).network(_options(name, options or {}))
 
 
-def kinds_for(paradigm: str) -> dict[str, type[nn.Module]]:
-    """The networks that a paradigm of training, a section of a recipe, can train ("" is direct training)."""
-    if paradigm == "sensing":
-        return SENSING_MODELS
-    return FUSION_MODELS | PAIRED_MODELS if paradigm == "fnet" else FUSION_MODELS
+def all_options(name: str, options: Mapping[str, object]) -> dict[str, Any]:
+    """A network's options, complete with the defaults, as a checkpoint stores them. Raises InputError as `create`."""
+    complete: dict[str, Any] = msgspec.to_builtins(_options(name, options))
+    return complete
 
 
-def all_options(name: str, options: Mapping[str, object]) -> dict[str, object]:
-    """A network's options with the defaults of those not given: what a checkpoint says of it."""
-    parameters = inspect.signature(MODELS[name]).parameters.values()
-    return {p.name: p.default for p in parameters} | dict(options)
+def _model(name: str) -> Model:
+    if name not in MODELS:
+        raise InputError(f"unknown model '{name}': expected one of {', '.join(sorted(MODELS))}")
+    return MODELS[name]
+
+
+def _options(name: str, options: Mapping[str, object]) -> Options:
+    return convert(dict(options), _model(name).options, f"model '{name}'")
 
 
 def shape_multiple(network: nn.Module) -> int:

@@ -20,11 +20,14 @@ Two of them bound the cost by H·W, whatever the size of the picture:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .options import Options
 from .ufuser import ChannelLayerNorm
 
 CELL = 2  # pixels a side that become channels
@@ -236,46 +239,50 @@ class Reconstruction:
     low: Tensor  # φ_DL of it, B×width×H/2×W/2
 
 
+_Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class DAEFuseOptions(Options, frozen=True):
+    """The size of the network."""
+
+    width: _Positive = 32
+    """Channels of the shallow encoder and of each deep encoder, a multiple of `heads`."""
+    heads: _Positive = 4
+    shallow_blocks: _Positive = 1
+    """Restormer blocks of the shallow encoder and of the decoder."""
+    residual_blocks: _Positive = 1
+    """Blocks of each of the four stages of the high-frequency encoder (ResNet18 has 2)."""
+    vit_dim: _Positive = 64
+    """Channels of the low-frequency encoder, a multiple of `vit_heads`."""
+    vit_blocks: _Positive = 2
+    """Transformer blocks of the low-frequency encoder."""
+    vit_heads: _Positive = 4
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or self.vit_dim % self.vit_heads:
+            raise ValueError(
+                f"{self.heads} heads must divide {self.width}, and {self.vit_heads} divide {self.vit_dim}"
+            )
+
+
 class DAEFuse(nn.Module):
-    """DAE-Fuse F(i, v): two B×1×H×W images in [0, 1], H and W multiples of 8 → B×1×H×W in (0, 1).
-
-    Args:
-        width: channels of the shallow encoder and of each deep encoder, a multiple of `heads`.
-        shallow_blocks: Restormer blocks of the shallow encoder and of the decoder.
-        residual_blocks: blocks of each of the four stages of the high-frequency encoder (ResNet18 has 2).
-        vit_dim: channels of the low-frequency encoder, a multiple of `vit_heads`.
-        vit_blocks: its transformer blocks.
-
-    Raises:
-        ValueError: a number below 1, widths that the heads don't divide.
-    """
+    """DAE-Fuse F(i, v): two B×1×H×W images in [0, 1], H and W multiples of 8 → B×1×H×W in (0, 1)."""
 
     shape_multiple = CELL * PATCH
 
-    def __init__(
-        self,
-        width: int = 32,
-        heads: int = 4,
-        shallow_blocks: int = 1,
-        residual_blocks: int = 1,
-        vit_dim: int = 64,
-        vit_blocks: int = 2,
-        vit_heads: int = 4,
-    ) -> None:
+    def __init__(self, options: DAEFuseOptions | None = None) -> None:
         super().__init__()
-        if min(width, heads, shallow_blocks, residual_blocks, vit_dim, vit_blocks, vit_heads) < 1:
-            raise ValueError("every number must be at least 1")
-        if width % heads or vit_dim % vit_heads:
-            raise ValueError(f"{heads} heads must divide {width}, and {vit_heads} divide {vit_dim}")
+        o = options or DAEFuseOptions()
+        width = o.width
 
         def restormer() -> list[nn.Module]:
-            return [RestormerBlock(width, heads) for _ in range(shallow_blocks)]
+            return [RestormerBlock(width, o.heads) for _ in range(o.shallow_blocks)]
 
         self.shallow = nn.Sequential(
             nn.PixelUnshuffle(CELL), nn.Conv2d(CELL**2, width, 3, padding=1), *restormer()
         )
-        self.high = HighFrequencyEncoder(width, residual_blocks)
-        self.low = LowFrequencyEncoder(width, vit_dim, vit_blocks, vit_heads)
+        self.high = HighFrequencyEncoder(width, o.residual_blocks)
+        self.low = LowFrequencyEncoder(width, o.vit_dim, o.vit_blocks, o.vit_heads)
         self.fusion = CrossFusion(2 * width)
         self.decoder = nn.Sequential(
             nn.Conv2d(2 * width, width, 1),

@@ -16,18 +16,14 @@ The parameters stay where they are: kernels are joined and laid out at each call
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from .fnet import LZSC
+from .sparse_coding import LZSC, QUASI
 
 BLOCK = 2
-QUASI = 0.7
-"""ν of quasi-hyperbolic momentum: the share of the averaged gradient (Ma and Yarats, ICLR 2019)."""
 
 
 def kernel_in_blocks(weight: Tensor, block: int = BLOCK) -> Tensor:

@@ -13,10 +13,14 @@ normalisation); `ufuser.export.rewrite` folds each into the one 3×3 kernel that
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .options import Options
 
 # What the maps at full resolution are, by head, and how many.
 MAPS = {"picture": 1, "mix": 2, "gated": 2, "sum": 2, "affine": 3, "guided": 3, "lifted": 4}
@@ -108,61 +112,60 @@ class Mixing(nn.Module):
         return (share.sigmoid() * apart + (vi + residual)).clamp(0, 1)
 
 
+class LiteOptions(Options, frozen=True):
+    """The size and the head of the network."""
+
+    patch: Literal[2, 4, 8] = 4
+    """Edge in pixels of what one place of the deep map stands for."""
+    width: Annotated[int, msgspec.Meta(ge=1)] = 24
+    """Channels of the deep map."""
+    depth: Annotated[int, msgspec.Meta(ge=0)] = 4
+    """3×3 convolutions over the deep map."""
+    fine: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Channels of a second map at half resolution, to which the deep one is added; 0 has none."""
+    head: Literal["picture", "mix", "gated", "sum", "affine", "guided", "lifted"] = "lifted"
+    """Meaning of the maps: "picture", the fused image itself; "mix", "gated", "sum" or "affine" (`Mixing`); "guided" or
+    "lifted", likewise, with maps interpolated from the finest features' resolution."""
+    separable: bool = False
+    """Depthwise 3×3 and 1×1 convolutions instead of dense 3×3."""
+    statistic: bool = True
+    """Whether each channel learns from the whole picture."""
+    branches: bool = True
+    """Whether convolutions have branches in training."""
+
+    def __post_init__(self) -> None:
+        if self.fine and self.patch == 2:
+            raise ValueError(
+                f"fine is {self.fine}, expected 0 with patch 2, which has half the resolution already"
+            )
+
+
 class Lite(nn.Module):
-    """Lite(ir, vi): two B×1×H×W images in [0, 1], H and W multiples of 8 → fused B×1×H×W in [0, 1].
-
-    Args:
-        patch: pixels an edge that one place of the deep map stands for: 2, 4 or 8.
-        width: channels of the deep map.
-        depth: 3×3 convolutions over it.
-        fine: channels of a second map at half resolution, which the deep one is added to; 0 has none.
-        head: what the maps are: "picture", the fused image itself; "mix", "gated", "sum" or "affine" (`Mixing`);
-            "guided" or "lifted", likewise, with maps interpolated from the finest features' resolution.
-        separable: depthwise 3×3 and 1×1 instead of dense 3×3.
-        statistic: whether each channel learns from the whole picture.
-        branches: whether convolutions have them in training.
-
-    Raises:
-        ValueError: an unknown head, a patch that isn't one of those, a fine map no finer than the deep one.
-    """
+    """Lite(ir, vi): two B×1×H×W images in [0, 1], H and W multiples of 8 → fused B×1×H×W in [0, 1]."""
 
     shape_multiple = 8
 
-    def __init__(
-        self,
-        patch: int = 4,
-        width: int = 24,
-        depth: int = 4,
-        fine: int = 0,
-        head: str = "lifted",
-        separable: bool = False,
-        statistic: bool = True,
-        branches: bool = True,
-    ) -> None:
+    def __init__(self, options: LiteOptions | None = None) -> None:
         super().__init__()
-        if head not in MAPS:
-            raise ValueError(f"head is '{head}', expected one of {', '.join(MAPS)}")
-        if patch not in (2, 4, 8):
-            raise ValueError(f"patch is {patch}, expected 2, 4 or 8")
-        if fine and patch == 2:
-            raise ValueError(
-                f"fine is {fine}, expected 0 with patch 2, which has half the resolution already"
-            )
-        self.patch = patch
-        finest = 2 if fine else patch
+        o = options or LiteOptions()
+        width, fine, branches = o.width, o.fine, o.branches
+        self.patch = o.patch
+        finest = 2 if fine else o.patch
         self.embed = nn.Conv2d(2, fine or width, 2 * finest, finest, finest // 2)
         if fine:
             self.fine = BranchedConv(fine, fine, branches)
-            self.down = nn.Conv2d(fine, width, patch, patch // 2, patch // 4)
+            self.down = nn.Conv2d(fine, width, o.patch, o.patch // 2, o.patch // 4)
             self.up = nn.Conv2d(width, fine, 1)
             self.join = BranchedConv(fine, fine, branches)
         self.body = nn.ModuleList(
-            _separable(width) if separable else nn.Sequential(BranchedConv(width, width, branches), nn.ReLU())
-            for _ in range(depth)
+            _separable(width)
+            if o.separable
+            else nn.Sequential(BranchedConv(width, width, branches), nn.ReLU())
+            for _ in range(o.depth)
         )
-        self.statistic = ChannelStatistic(width) if statistic else None
-        self.maps = FullMaps(fine or width, head, finest, branches)
-        self.mixing = Mixing(head)
+        self.statistic = ChannelStatistic(width) if o.statistic else None
+        self.maps = FullMaps(fine or width, o.head, finest, branches)
+        self.mixing = Mixing(o.head)
 
     def forward(self, ir: Tensor, vi: Tensor) -> Tensor:
         return self.mixing(ir, vi, self.maps(self._features(torch.cat((ir, vi), dim=1))))

@@ -11,8 +11,13 @@ Attribute names are the release's, because they are the keys of its checkpoints.
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import msgspec
 import torch
 from torch import Tensor, nn
+
+from .options import Options
 
 
 class ConvBlock(nn.Module):
@@ -37,19 +42,21 @@ def _up(cin: int, cout: int) -> nn.Sequential:
     return nn.Sequential(nn.ConvTranspose2d(cin, cout, 4, 2, 1, bias=False), nn.ReLU())
 
 
-class PseudoSensing(nn.Module):
-    """A(f): B×1×H×W in [0, 1], H and W multiples of 16 → B×1×H×W in (0, 1).
+class PseudoSensingOptions(Options, frozen=True):
+    """The size of the network."""
 
-    Args:
-        width: channels at full resolution; they double with each of the four halvings. 64 in the release.
-    """
+    width: Annotated[int, msgspec.Meta(ge=1)] = 64
+    """Channels at full resolution; they double with each of the four halvings."""
+
+
+class PseudoSensing(nn.Module):
+    """A(f): B×1×H×W in [0, 1], H and W multiples of 16 → B×1×H×W in (0, 1)."""
 
     shape_multiple = 16
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, options: PseudoSensingOptions | None = None) -> None:
         super().__init__()
-        if width < 1:
-            raise ValueError(f"width must be at least 1, got {width}")
+        width = (options or PseudoSensingOptions()).width
         w1, w2, w3, w4, w5 = (width << k for k in range(5))
         self.down_sample = nn.MaxPool2d(2)
         self.down1, self.down2, self.down3 = ConvBlock(1, w1), ConvBlock(w1, w2), ConvBlock(w2, w3)

@@ -13,11 +13,14 @@ How many blocks each branch has is an option, for the paper's ablations (its Tab
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Annotated
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .options import Options
 
 CHANNELS = (8, 16, 32, 32)
 HEADS = 8
@@ -160,30 +163,34 @@ def _up(cin: int, cout: int) -> nn.Sequential:
     return nn.Sequential(nn.ConvTranspose2d(cin, cout, 4, 2, 1, bias=False), nn.ReLU())
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Counts = tuple[_Count, _Count, _Count, _Count]
+
+
+class UFuserOptions(Options, frozen=True):
+    """How many blocks each branch of a unit has, from full resolution down; 0 leaves a branch out."""
+
+    global_blocks: _Counts = (1, 1, 1, 1)
+    """Restormer blocks of the global branch."""
+    local_blocks: _Counts = (2, 2, 2, 2)
+    """Residual blocks of the local branch."""
+
+    def __post_init__(self) -> None:
+        if not all(map(sum, zip(self.global_blocks, self.local_blocks, strict=True))):
+            raise ValueError(f"a scale has neither branch: {self.global_blocks} and {self.local_blocks}")
+
+
 class UFuser(nn.Module):
-    """U-Fuser F(i, v): two B×1×H×W images in [0, 1], H and W multiples of 8 → B×1×H×W in (0, 1).
-
-    Args:
-        global_blocks: Restormer blocks of a unit's global branch, from full resolution down.
-        local_blocks: residual blocks of its local branch, likewise. 0 leaves a branch out.
-
-    Raises:
-        ValueError: a count below 0, a scale without any block.
-    """
+    """U-Fuser F(i, v): two B×1×H×W images in [0, 1], H and W multiples of 8 → B×1×H×W in (0, 1)."""
 
     shape_multiple = 8
 
-    def __init__(
-        self, global_blocks: Sequence[int] = (1, 1, 1, 1), local_blocks: Sequence[int] = (2, 2, 2, 2)
-    ) -> None:
+    def __init__(self, options: UFuserOptions | None = None) -> None:
         super().__init__()
-        if min(*global_blocks, *local_blocks) < 0:
-            raise ValueError(f"no number of blocks may be below 0, got {global_blocks} and {local_blocks}")
-        if not all(map(sum, zip(global_blocks, local_blocks, strict=True))):
-            raise ValueError(f"a scale has neither branch: {global_blocks} and {local_blocks}")
+        options = options or UFuserOptions()
 
         def block(in_channels: int, scale: int) -> RestormerCNNBlock:
-            counts = global_blocks[scale], local_blocks[scale]
+            counts = options.global_blocks[scale], options.local_blocks[scale]
             return RestormerCNNBlock(in_channels, CHANNELS[scale], *counts)
 
         c1, c2, c3, c4 = CHANNELS

@@ -16,8 +16,9 @@ from ufuser.export.precision import to_half
 from ufuser.export.rewrite import rewrite
 from ufuser.export.rewrite_fnet import with_parts
 from ufuser.export.to_onnx import trace
-from ufuser.train.models.daefuse import DAEFuse
+from ufuser.train.models.daefuse import DAEFuse, DAEFuseOptions
 from ufuser.train.models.fnet import FNet
+from ufuser.train.models.sparse_coding import SparseCoding
 
 HERE = Path(__file__).parent
 MODELS = ("fnet", "daefuse")
@@ -28,10 +29,10 @@ def network(model: str) -> nn.Module:
     """The network whose graph is kept: seeded weights of a trained one's size."""
     torch.manual_seed(11)
     if model == "fnet":
-        made: nn.Module = FNet(iterations=1)
+        made: nn.Module = FNet(SparseCoding(iterations=1))
         scale, least = 0.3, 0.02  # some begin as zeros
     else:
-        made = DAEFuse(width=16, heads=4, vit_dim=16, vit_blocks=1, vit_heads=4)
+        made = DAEFuse(DAEFuseOptions(width=16, heads=4, vit_dim=16, vit_blocks=1, vit_heads=4))
         scale, least = 0.5, 0.0
     with torch.no_grad():
         for p in made.parameters():

@@ -8,7 +8,8 @@ stepped here, before each of its steps, and kept with the state of the run. Of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import argparse
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,14 @@ from torch.nn import functional as F
 
 from ufuser.runtime.errors import InputError
 
-from .losses import sobel, structure_map
-from .models.daefuse import DAEFuse, Reconstruction
-from .models.discriminator import DiscriminativeBlock
-from .objective import Terms
-from .precision import Network
-from .processes import Share
-from .recipe import DaeFuseRecipe
+from ..losses import sobel, structure_map
+from ..models.daefuse import DAEFuse, Reconstruction
+from ..models.discriminator import DiscriminativeBlock
+from ..networks import Network
+from ..processes import Processes
+from ..sections import DaeFuseRecipe
+from ..setup import Setup
+from .objective import Task, Terms
 
 
 def correlation(x: Tensor, y: Tensor) -> Tensor:
@@ -121,16 +123,17 @@ class _Adversarial:
 class AutoencoderObjective(_Adversarial):
     """Phase one, Eqs. (3) to (12): each source against what the autoencoder makes of it."""
 
-    def train(self, network: Network, first: Tensor, second: Tensor, rng: np.random.Generator) -> Terms:
+    def train(self, network: Network, images: Sequence[Tensor], rng: np.random.Generator) -> Terms:
         r = self._recipe
         if not isinstance(network, DAEFuse):
             raise InputError("the autoencoder of DAE-Fuse trains in one process and in fp32")
-        a, b = network.reconstruct(first), network.reconstruct(second)
-        verdict = self._discriminators.step((first, second), (a.picture, b.picture))
-        logits = self._discriminators.logits((first, second), (a.picture, b.picture))
+        ir, vi = images
+        a, b = network.reconstruct(ir), network.reconstruct(vi)
+        verdict = self._discriminators.step((ir, vi), (a.picture, b.picture))
+        logits = self._discriminators.logits((ir, vi), (a.picture, b.picture))
         # Eq. (7): log(1 − D), minimised. log(1 − sigmoid(z)) is −softplus(z).
         fooled = torch.stack([-F.softplus(z).mean() for z in logits]).sum()
-        content = self._content((a.picture, b.picture), (first, second))
+        content = self._content((a.picture, b.picture), (ir, vi))
         return {
             "content": (1 - r.correlation) * content,
             "correlation": r.correlation * decomposition(a, b),
@@ -139,12 +142,13 @@ class AutoencoderObjective(_Adversarial):
         }
 
     def validate(
-        self, network: Network, first: Tensor, second: Tensor, rng: np.random.Generator
+        self, network: Network, images: Sequence[Tensor], rng: np.random.Generator
     ) -> tuple[Terms, list[Tensor]]:
         """The content alone: what discriminators say is not comparable from one step to the next."""
-        a, b = (network(x) for x in (first, second))
-        content = self._content((a, b), (first, second))
-        return {"content": (1 - self._recipe.correlation) * content}, [first, a, second, b]
+        ir, vi = images
+        a, b = (network(x) for x in images)
+        content = self._content((a, b), (ir, vi))
+        return {"content": (1 - self._recipe.correlation) * content}, [ir, a, vi, b]
 
     @staticmethod
     def _content(pictures: tuple[Tensor, Tensor], sources: tuple[Tensor, Tensor]) -> Tensor:
@@ -155,25 +159,27 @@ class AutoencoderObjective(_Adversarial):
 class AdversarialFusionObjective(_Adversarial):
     """Phase two, Eqs. (5) and (13) to (17): the fused picture against both sources."""
 
-    def train(self, network: Network, first: Tensor, second: Tensor, rng: np.random.Generator) -> Terms:
-        fused = network(first, second)
-        verdict = self._discriminators.step((first, second), (fused, fused))
-        logits = self._discriminators.logits((first, second), (fused, fused))
+    def train(self, network: Network, images: Sequence[Tensor], rng: np.random.Generator) -> Terms:
+        ir, vi = images
+        fused = network(ir, vi)
+        verdict = self._discriminators.step((ir, vi), (fused, fused))
+        logits = self._discriminators.logits((ir, vi), (fused, fused))
         # Eq. (14) prints −log(1 − D(F)), whose minimum is D(F) = 0: the picture that discriminators tell from
         # the sources best. What Eq. (5) asks for is the opposite; −log D(F), which is softplus(−z), does that.
         fooled = torch.stack([F.softplus(-z).mean() for z in logits]).sum()
         return {
-            **self._content(fused, first, second),
+            **self._content(fused, ir, vi),
             "adversarial": self._recipe.adversarial * fooled,
             "discriminators": verdict,
         }
 
     def validate(
-        self, network: Network, first: Tensor, second: Tensor, rng: np.random.Generator
+        self, network: Network, images: Sequence[Tensor], rng: np.random.Generator
     ) -> tuple[Terms, list[Tensor]]:
         """Texture and intensity alone, as in phase one."""
-        fused = network(first, second)
-        return self._content(fused, first, second), [first, second, fused]
+        ir, vi = images
+        fused = network(ir, vi)
+        return self._content(fused, ir, vi), [ir, vi, fused]
 
     def _content(self, fused: Tensor, ir: Tensor, vi: Tensor) -> Terms:
         r = self._recipe
@@ -184,14 +190,21 @@ class AdversarialFusionObjective(_Adversarial):
 
 
 def objective_of(
-    recipe: DaeFuseRecipe, device: torch.device, share: Share
+    recipe: DaeFuseRecipe, device: torch.device, processes: Processes
 ) -> AutoencoderObjective | AdversarialFusionObjective:
-    """What the recipe's phase trains by.
+    """The objective of the recipe's phase.
 
     Raises:
         InputError: several processes, each of which would train discriminators of its own.
     """
-    if share.size > 1:
-        raise InputError(f"DAE-Fuse trains in one process, got {share.size}: start it without torchrun")
+    if processes.world_size > 1:
+        raise InputError(
+            f"DAE-Fuse trains in one process, got {processes.world_size}: start it without torchrun"
+        )
     kind = AutoencoderObjective if recipe.phase == 1 else AdversarialFusionObjective
     return kind(recipe, device)
+
+
+def prepare(setup: Setup, section: DaeFuseRecipe, args: argparse.Namespace) -> Task:
+    """Train a phase."""
+    return setup.task(objective_of(section, setup.device, setup.processes))

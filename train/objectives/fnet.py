@@ -1,38 +1,44 @@
 """FNet's two-stage training (seed paper "l0-Regularized Sparse Coding-based Interpretable Network for Multi-Modal
-Image Fusion", section III-D). Stage I: FNet and IFNet together, so that both sources can be had back from the fused
+Image Fusion", section III-D). Stage I: FNet and IFNet together, so that both sources can be recovered from the fused
 image. Stage II: FNet alone, against both sources.
 """
 
 from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .losses import sobel
-from .objective import DirectObjective, Objective, Terms
-from .precision import Network
-from .recipe import FNetRecipe
+from ..losses import sobel
+from ..networks import Network
+from ..sections import FNetRecipe
+from ..setup import Setup
+from .direct import DirectObjective
+from .objective import Objective, Task, Terms
 
 
 class RecoveryObjective:
     """Stage I, Eq. (25): both sources recovered from the fused image, in L1 and in L1 of gradients.
 
-    The network answers fused, infrared and visible again, B×3×H×W (`FNetPair`).
+    The network's output is fused, infrared and visible again, B×3×H×W (`FNetPair`).
     """
 
     def __init__(self, recipe: FNetRecipe) -> None:
         self._recipe = recipe
 
-    def train(self, network: Network, first: Tensor, second: Tensor, rng: np.random.Generator) -> Terms:
-        return self._terms(network(first, second), first, second)
+    def train(self, network: Network, images: Sequence[Tensor], rng: np.random.Generator) -> Terms:
+        return self.validate(network, images, rng)[0]
 
     def validate(
-        self, network: Network, first: Tensor, second: Tensor, rng: np.random.Generator
+        self, network: Network, images: Sequence[Tensor], rng: np.random.Generator
     ) -> tuple[Terms, list[Tensor]]:
-        answer = network(first, second)
-        return self._terms(answer, first, second), [first, second, *answer.chunk(3, dim=1)]
+        ir, vi = images
+        answer = network(ir, vi)
+        return self._terms(answer, ir, vi), [ir, vi, *answer.chunk(3, dim=1)]
 
     def _terms(self, answer: Tensor, ir: Tensor, vi: Tensor) -> Terms:
         terms: Terms = {}
@@ -66,8 +72,8 @@ class FusionLoss:
             terms["gradient"] = r.gradient * F.l1_loss(gradient_strength(fused), torch.maximum(*strengths))
         if r.ssim:
             means = [s.mean(dim=(1, 2, 3)) for s in strengths]
-            share = (means[0] + 1e-6) / (means[0] + means[1] + 2e-6)
-            likeness = share * ssim(fused, ir) + (1 - share) * ssim(fused, vi)
+            weight = (means[0] + 1e-6) / (means[0] + means[1] + 2e-6)
+            likeness = weight * ssim(fused, ir) + (1 - weight) * ssim(fused, vi)
             terms["ssim"] = r.ssim * (1 - likeness).mean()
         return terms
 
@@ -85,8 +91,8 @@ def gradient_strength(x: Tensor) -> Tensor:
 def ssim(x: Tensor, y: Tensor) -> Tensor:
     """Structural similarity of each image of two batches B×1×H×W in [0, 1], B values.
 
-    11×11 Gaussian window of σ = 1.5 (valid part only), C1 = 0.01², C2 = 0.03² (Wang et al. 2004). Pictures smaller
-    than the window are too small.
+    11×11 Gaussian window of σ = 1.5 (valid part only, so images must have at least 11×11 pixels), C1 = 0.01²,
+    C2 = 0.03² (Wang et al. 2004).
     """
     places = torch.arange(11, dtype=x.dtype, device=x.device) - 5
     bell = torch.exp(-places.square() / (2 * 1.5**2))
@@ -104,7 +110,12 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 
 
 def objective_of(recipe: FNetRecipe) -> Objective:
-    """What the recipe's stage trains by."""
+    """The objective of the recipe's stage."""
     if recipe.stage == 1:
         return RecoveryObjective(recipe)
     return DirectObjective(FusionLoss(recipe))
+
+
+def prepare(setup: Setup, section: FNetRecipe, args: argparse.Namespace) -> Task:
+    """Train a stage."""
+    return setup.task(objective_of(section))

@@ -1,0 +1,113 @@
+"""Everything that a training needs before its objective: recipe, network, pairs, device and processes."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ufuser.runtime.errors import InputError
+
+from .checkpoint import digest, load_weights, read_initial
+from .data import Example, Pair, find_pairs, split_pairs
+from .models import MODELS, create, names, shape_multiple
+from .models.fnet import FNet, FNetPair
+from .objectives.objective import Objective, Task
+from .processes import Processes, joined
+from .recipe import Recipe, load_recipe
+from .sections import DataRecipe
+from .trainer import check_out
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every objective starts from."""
+
+    recipe: Recipe
+    model: nn.Module
+    device: torch.device
+    processes: Processes
+    training: list[Pair]
+    validation: list[Pair]
+    origin: dict[str, object]
+    """Digests of the pairs' names and of the initial weights."""
+
+    def print(self, text: str) -> None:
+        """Print a line, in the first process only."""
+        if self.processes.is_first:
+            print(text, flush=True)
+
+    def task(
+        self,
+        objective: Objective,
+        training: Sequence[Example] | None = None,
+        validation: Sequence[Example] | None = None,
+        data: DataRecipe | None = None,
+        origin: Mapping[str, object] | None = None,
+    ) -> Task:
+        """An objective with its data; by default the pairs, cut as the recipe says."""
+        return Task(
+            objective,
+            self.training if training is None else training,
+            self.validation if validation is None else validation,
+            self.recipe.data if data is None else data,
+            {**self.origin, **(origin or {})},
+        )
+
+
+@contextmanager
+def prepared(args: argparse.Namespace, command: str) -> Iterator[Setup]:
+    """Read and check the recipe and the pairs, create the network, and join the other processes, if any.
+
+    `command` is the objective that the recipe must be for.
+    """
+    recipe = load_recipe(args.recipe)
+    if recipe.command != command:
+        raise InputError(
+            f"{args.recipe} is for `ufuser train {recipe.command}`, got `ufuser train {command}`"
+        )
+    torch.manual_seed(recipe.seed)
+    model = _network(recipe, args.recipe)
+    if args.threads is not None:
+        if args.threads < 1:
+            raise InputError(f"threads={args.threads}: expected at least 1", "threads")
+        torch.set_num_threads(args.threads)
+    check_out(args.out, args.resume)
+    training, validation = split_pairs(find_pairs(args.data), args.recipe.parent / recipe.data.validation)
+    stems = ["\n".join(pair.name for pair in side) for side in (training, validation)]
+    origin: dict[str, object] = {"pairs": hashlib.sha256("\n\n".join(stems).encode()).hexdigest()}
+    validation = validation[: recipe.data.validate_on or None]
+    if args.init is not None:
+        load_weights(model, read_initial(args.init, recipe.model), str(args.init))
+        origin |= digests(init=args.init)
+    with joined(args.device) as (processes, device):
+        yield Setup(recipe, model, device, processes, training, validation, origin)
+
+
+def _network(recipe: Recipe, path: Path) -> nn.Module:
+    model = create(recipe.model, recipe.network)
+    kinds = recipe.objective.kinds
+    if MODELS[recipe.model].kind not in kinds:
+        raise InputError(
+            f"{path} trains the model '{recipe.model}' by [{recipe.command}]: "
+            f"expected one of {', '.join(names(*kinds))}"
+        )
+    multiple = shape_multiple(model)
+    if recipe.data.crop % multiple:
+        raise InputError(
+            f"{path} [data]: 'crop' must be a multiple of {multiple} for {recipe.model}, got {recipe.data.crop}"
+        )
+    if isinstance(model, (FNet, FNetPair)):
+        model.join_convolutions()
+    return model
+
+
+def digests(**paths: Path | None) -> dict[str, object]:
+    """SHA-256 of each file that is given, by the name of its argument."""
+    return {name: digest(path) for name, path in paths.items() if path is not None}
