@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ufuser.runtime.color import luma, with_chroma_of
-from ufuser.runtime.engines import Engine, Image, open_engine
+from ufuser.runtime.engines import Engine, EngineFailureError, Image, open_engine
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.models import AUTO, find_model, fitting
 from ufuser.runtime.shapes import MULTIPLE, SMALLEST
@@ -73,10 +73,10 @@ class Fuser:
         opened = open_engine(engine, path, threads, cpu_precision, shared)
         multiple = opened.metadata.get("shape_multiple", "")
         # Padding reflects the picture, so it must not be wider than the smallest one.
-        if not multiple.isdecimal() or not 1 <= int(multiple) <= SMALLEST:
+        if multiple not in map(str, range(1, SMALLEST + 1)):
             raise InputError(
-                f"{path} has shape_multiple '{multiple}' in its metadata, expected 1 to {SMALLEST}: export it with "
-                f"`ufuser export`"
+                f"{path} has shape_multiple '{multiple[:20]}' in its metadata, expected 1 to {SMALLEST}: "
+                f"export it with `ufuser export`"
             )
         return cls(opened, int(multiple), str(model))
 
@@ -111,6 +111,10 @@ class Fuser:
             _fill(into_vi, grey_vi, down, right)
             self.engine.run()
             level = fused[:height, :width]
+            if np.isnan(level.min()):
+                raise EngineFailureError(
+                    f"{self.model}: the network's output holds NaN; export the model anew"
+                )
             if stretch:
                 low, high = float(level.min()), float(level.max())
                 level = (level - low) / max(high - low, 1e-6)

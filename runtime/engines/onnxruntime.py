@@ -40,14 +40,19 @@ class OnnxRuntimeEngine:
                 f'pip install "ufuser[gpu]"'
             )
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are exceptions, too
         if threads is not None:
             options.intra_op_num_threads = threads
         if shared:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session: Any = onnxruntime.InferenceSession(str(model), options, providers=[provider])
-        except Exception as e:  # the bindings raise a class per status code, all derived from Exception alone
+            ends = (*self._session.get_inputs(), *self._session.get_outputs())
+            found = {end.name: (end.type, end.shape) for end in ends}
+            self._metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+        except (
+            Exception
+        ) as e:  # a class per status code, derived from Exception; UnicodeDecodeError for a name
             raise InputError(
                 f"{model} is not an ONNX file that ONNX Runtime can load: {first_line(e)}"
             ) from None
@@ -56,9 +61,7 @@ class OnnxRuntimeEngine:
                 f"ONNX Runtime could not start {provider} and would run on {self._session.get_providers()[0]}: "
                 f"its CUDA, cuDNN or TensorRT libraries or the driver are missing; run `ufuser doctor`"
             )
-        ends = (*self._session.get_inputs(), *self._session.get_outputs())
-        check_signature(model, {e.name: (e.type, e.shape) for e in ends}, "tensor(float)")
-        self._metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+        check_signature(model, found, "tensor(float)")
         self._binding: Any = self._session.io_binding()
         self._shape: tuple[int, int, int] | None = None
         self._buffers: tuple[Image, ...] = ()
@@ -90,7 +93,7 @@ class OnnxRuntimeEngine:
     def run(self) -> None:
         try:
             self._session.run_with_iobinding(self._binding)
-        except Exception as e:  # a class per status code, all derived from Exception alone
+        except Exception as e:  # as in the constructor
             raise EngineFailureError(f"ONNX Runtime failed: {first_line(e)}") from None
 
     def close(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ufuser.runtime.engines import INPUTS, OUTPUT, EngineFailureError, Image, check_signature, pictures
-from ufuser.runtime.errors import InputError, first_line
+from ufuser.runtime.errors import InputError
 
 _KEPT = 4
 """Shapes whose compiled network and buffers are kept; each takes a second or two to compile."""
@@ -69,6 +70,8 @@ class OpenVinoEngine:
         """The request with dynamic shape, for shapes used once."""
         self._shapes: OrderedDict[tuple[int, int, int], _Shape] = OrderedDict()
         self._current: _Shape | None = None
+        self._size: list[int] = []
+        """Of the bound network input."""
 
     @property
     def name(self) -> str:
@@ -102,19 +105,21 @@ class OpenVinoEngine:
             shape.request, shape.own = self._compile(batch, height, width), True
             self._shapes[key] = shape
         self._shapes.move_to_end(key)
-        for name, array in zip((*INPUTS, OUTPUT), shape.buffers, strict=True):
-            whole = array.reshape(batch, 1, height, width)
-            shape.request.set_tensor(name, self._openvino.Tensor(whole, shared_memory=True))
-        self._current = shape
+        with _failures(f"OpenVINO cannot bind pictures of {width}x{height}"):
+            for name, array in zip((*INPUTS, OUTPUT), shape.buffers, strict=True):
+                whole = array.reshape(batch, 1, height, width)
+                shape.request.set_tensor(name, self._openvino.Tensor(whole, shared_memory=True))
+        self._current, self._size = shape, [batch, 1, height, width]
         return shape.buffers
 
     def run(self) -> None:
         if self._current is None:
             raise EngineFailureError("OpenVINO cannot run: no shape is bound")
-        try:
+        with _failures("OpenVINO failed"):
             self._current.request.infer()
-        except Exception as e:  # see `_read`
-            raise EngineFailureError(f"OpenVINO failed: {first_line(e)}") from None
+            given = list(self._current.request.get_tensor(OUTPUT).shape)
+        if given != self._size:  # OpenVINO takes any shape that fits into the buffer
+            raise EngineFailureError(f"{self._path}: its output has the shape {given}, expected {self._size}")
 
     def close(self) -> None:
         self._any_shape = self._current = self._core = None
@@ -135,18 +140,31 @@ class OpenVinoEngine:
         try:
             return self._core.read_model(str(self._path))
         except Exception as e:  # the bindings raise plain RuntimeErrors and classes of their own
-            lines = [line.strip() for line in str(e).splitlines() if line.strip()]
-            reason = (lines[-1] if lines else type(e).__name__)[:200]
-            raise InputError(f"{self._path} is not an ONNX file that OpenVINO can load: {reason}") from None
+            raise InputError(
+                f"{self._path} is not an ONNX file that OpenVINO can load: {_last_line(e)}"
+            ) from None
 
     def _compile(self, batch: int, height: int, width: int) -> Any:
         """An inference request of the network for one shape; −1 makes an axis dynamic."""
         network = self._read()
-        network.reshape({name: [batch, 1, height, width] for name in INPUTS})
-        try:
+        with _failures(f"OpenVINO cannot compile {self._path}"):
+            network.reshape({name: [batch, 1, height, width] for name in INPUTS})
             return self._core.compile_model(network, "CPU", self._options).create_infer_request()
-        except Exception as e:  # see `_read`
-            raise EngineFailureError(f"OpenVINO cannot compile {self._path}: {first_line(e)}") from None
+
+
+@contextmanager
+def _failures(what: str) -> Iterator[None]:
+    """Turn OpenVINO's errors, plain RuntimeErrors and classes of its own, into ours."""
+    try:
+        yield
+    except Exception as e:
+        raise EngineFailureError(f"{what}: {_last_line(e)}") from None
+
+
+def _last_line(error: BaseException) -> str:
+    """The reason in OpenVINO's errors, behind the places in its source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:200]
 
 
 def _metadata(network: Any) -> dict[str, str]:

@@ -116,13 +116,40 @@ def test_model_of_another_shape(make_model: Any, layout: tuple[int | str, ...], 
 
 
 @pytest.mark.parametrize("engine", CPU_ENGINES)
-@pytest.mark.parametrize("value", [None, "", "eight", "0", "-8", "32"])
+@pytest.mark.parametrize("value", [None, "", "eight", "0", "-8", "32", "9" * 5000])
 def test_shape_multiple_must_be_there(make_model: Any, value: str | None, engine: str) -> None:
     path = make_model(
         "bare", metadata={"model": "bare"} | ({} if value is None else {"shape_multiple": value})
     )
     with pytest.raises(InputError, match=r"shape_multiple.*ufuser export"):
         Fuser.open(path, engine)
+
+
+@pytest.mark.parametrize("engine", CPU_ENGINES)
+@pytest.mark.parametrize(
+    ("name", "nodes", "message"),
+    [
+        ("nan", [("Sub", ["ir", "vi"], ["zero"], {}), ("Div", ["zero", "zero"], ["fused"], {})], "holds NaN"),
+        ("transposed", [("Transpose", ["ir"], ["fused"], {"perm": [0, 1, 3, 2]})], "failed|shape"),
+    ],
+)
+def test_an_answer_that_is_no_picture(
+    make_model: Any, name: str, nodes: Any, message: str, engine: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip(engine)
+    zeros = np.zeros((32, 40), np.uint8)
+    with Fuser.open(make_model(name, nodes), engine) as fuser:
+        for _ in range(3):  # OpenVINO compiles the second time
+            with pytest.raises(InputError, match=message):
+                fuser.fuse(zeros, zeros)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_name_that_is_no_text(max_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(max_model.read_bytes().replace(b"fused", b"f\xb4sed"))
+    with pytest.raises(InputError, match=r"broken\.onnx is not an ONNX file"):
+        Fuser.open(path)
 
 
 @pytest.mark.parametrize(("name", "said"), [("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO")])

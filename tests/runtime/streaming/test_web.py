@@ -230,6 +230,15 @@ def test_a_request_has_a_deadline_however_steadily_it_comes() -> None:
     server.close()
 
 
+def test_many_connections_wait_to_be_accepted() -> None:
+    server = Server("127.0.0.1", 0, Access())
+    server._http.shutdown()  # accept no more
+    connections = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(60)]
+    for connection in connections:
+        connection.close()
+    server.close()
+
+
 def test_head_has_the_headers_alone(open_page: PageSink) -> None:
     open_page.write(frame(1))
     for path in ("/", "/page.js", "/metrics", "/report.json", "/healthz", "/stream/fused.mjpg", "/gone"):
