@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 
 import pytest
 
+from ufuser.runtime.machine import Machine, versions
 from ufuser.runtime.progress import Progress
 from ufuser.runtime.telemetry import Durations
 
@@ -70,3 +72,10 @@ def test_note_stands_on_a_line_of_its_own() -> None:
         progress.step()
         progress.note("note: one ended early")
     assert stream.getvalue().endswith("\r\x1b[Knote: one ended early\n")
+
+
+def test_machine_is_named() -> None:
+    machine = Machine.here()
+    assert machine.cpu
+    assert 1 <= machine.cores <= (os.cpu_count() or 1)
+    assert "numpy" in versions()

@@ -1,4 +1,4 @@
-"""The simulated cameras: same street, same moments, and every fault on schedule."""
+"""The simulated cameras: pictures, registration, timing and faults."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def thermal(scene: Scene) -> SimCamera:
 
 
 def _silhouette(scene: Scene, name: str, t: float) -> tuple[np.ndarray, np.ndarray]:
-    """The person's own pixels, and a ring of street around them."""
+    """Pixels of a person, and a ring of street around them."""
     person = next(p for p in scene.people(t) if p.name == name)
     patch = bodies.thermal(person, scene.pinhole)
     assert patch is not None
@@ -105,7 +105,7 @@ def test_any_size(width: int, height: int) -> None:
             assert camera.frame(index)[0].shape == shape
 
 
-def test_every_moment_of_a_cycle_can_be_drawn(scene: Scene) -> None:
+def test_every_moment_of_a_cycle_can_be_rendered(scene: Scene) -> None:
     eye, ear = VisibleCamera(scene, 0), ThermalCamera(scene, 0, 8)
     for t in np.arange(0.0, 48.0, 0.9):
         eye.render(float(t), 0)
@@ -122,7 +122,7 @@ def test_night_is_dark_but_not_black_and_lamps_saturate(visible: SimCamera) -> N
 
 
 @pytest.mark.parametrize("t", [1.0, 2.0, 3.0, 22.0])
-def test_who_walks_in_the_dark_glows_in_thermal_only(
+def test_a_person_in_the_dark_is_visible_in_thermal_only(
     scene: Scene, visible: SimCamera, thermal: SimCamera, t: float
 ) -> None:
     inside, around = _silhouette(scene, "dark", t)
@@ -211,7 +211,7 @@ def test_noise_moves_and_the_street_stays(thermal: SimCamera, visible: SimCamera
 
 
 def test_movement_is_smooth(scene: Scene) -> None:
-    """No one jumps between frames, except where a car or a walker starts over out of sight."""
+    """Nobody jumps between frames, except out of sight, where cars and people start again."""
     before = {b.name: b for b in scene.boxes(0.0)}
     for k in range(1, 60):
         now = {b.name: b for b in scene.boxes(k / 25)}
@@ -298,7 +298,7 @@ def test_a_scene_can_be_shared_but_not_mixed_up(scene: Scene) -> None:
 # URIs
 
 
-def test_uri_spells_every_knob() -> None:
+def test_uri_has_every_option() -> None:
     uri = "sim://thermal?fps=9&bits=14&size=640x480&seed=3&ffc=60&drop=0.02&jitter=8ms&stall=5&offset=12ms"
     assert SimConfig.from_uri(uri) == SimConfig(
         "thermal", 640, 480, 9.0, 14, 3, drop=0.02, jitter_ms=8.0, stall=5.0, ffc=60.0, offset_ms=12.0
@@ -350,7 +350,7 @@ def test_uri_units(text: str, field: str, value: float) -> None:
         ("sim://visible?fps=", "fps=: expected a number"),
     ],
 )
-def test_uri_errors_say_what_was_given_and_expected(uri: str, message: str) -> None:
+def test_uri_errors_name_value_and_expectation(uri: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         SimConfig.from_uri(uri)
     assert "\n" not in str(caught.value)

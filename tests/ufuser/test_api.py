@@ -1,4 +1,4 @@
-"""`ufuser.stream` in somebody's own program."""
+"""`ufuser.stream` in a program."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_frames_with_stamps_and_pictures(max_model: Path) -> None:
     assert all(abs(f.skew) < 0.06 for f in frames)
 
 
-def test_leaving_the_loop_lets_go_of_everything(max_model: Path) -> None:
+def test_leaving_the_loop_releases_everything(max_model: Path) -> None:
     frames = ufuser.stream(ir=IR, vi=VI, model=str(max_model), out=["null:"])
     next(frames)
     assert {"ufuser ir camera", "ufuser vi camera", "ufuser fuse"} <= threads()
@@ -62,9 +62,7 @@ def test_leaving_the_loop_lets_go_of_everything(max_model: Path) -> None:
     assert threads() == set()
 
 
-def test_of_files_every_frame_comes_however_slow_the_program(
-    folders: tuple[str, str], max_model: Path
-) -> None:
+def test_a_slow_program_gets_every_frame_of_files(folders: tuple[str, str], max_model: Path) -> None:
     levels = []
     for fused in ufuser.stream(*folders, model=str(max_model)):
         time.sleep(0.01)
@@ -72,7 +70,7 @@ def test_of_files_every_frame_comes_however_slow_the_program(
     assert levels == [10 * index for index in range(20)]
 
 
-def test_of_cameras_a_slow_program_gets_the_newest(max_model: Path) -> None:
+def test_a_slow_program_gets_the_newest_frame_of_cameras(max_model: Path) -> None:
     late = []
     for fused in ufuser.stream(ir=IR, vi=VI, model=str(max_model)):
         late.append(time.monotonic() - fused.timestamp)
@@ -147,7 +145,7 @@ def test_an_open_fuser_can_be_given(folders: tuple[str, str], max_model: Path) -
     assert frames[3].image.shape == (32, 48)
 
 
-def test_the_engine_is_told_that_the_cores_are_shared(
+def test_the_engine_shares_the_cores(
     folders: tuple[str, str], max_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = []

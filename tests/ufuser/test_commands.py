@@ -1,4 +1,4 @@
-"""The table of commands: what each imports, and the former names."""
+"""The table of commands: their imports, and the former names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ufuser demo`: the whole runtime on simulated cameras, in a process of its own."""
+"""`ufuser demo`: the runtime with simulated cameras, as a process."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from ufuser import Fuser
-from ufuser.runtime.contact_sheet import Layout, Row, contact_sheet
 from ufuser.runtime.images import read_image
-from ufuser.runtime.machine import Machine, versions
 from ufuser.runtime.sources import VideoSource
 from ufuser.simulation import Scene
 
@@ -53,14 +50,14 @@ def test_demo(tmp_path: Path, command: Command, max_model: Path) -> None:
     }
 
 
-def test_without_a_model_it_takes_the_fast_one_and_says_so(tmp_path: Path, command: Command) -> None:
+def test_the_default_model_is_the_fast_one(tmp_path: Path, command: Command) -> None:
     done = command("demo", "--out", "d", "--frames", 1, "--size", "64x64", "--engine", "onnxruntime")
     assert done.returncode == 0, done.stderr
     assert "lite (--model ufuser: the full network) on ONNX Runtime" in done.stdout
     assert json.loads((tmp_path / "d" / "report.json").read_text())["model"] == "lite"
 
 
-def test_single_frame_as_json_into_a_folder_that_is_there(
+def test_a_single_frame_as_json_into_an_existing_folder(
     tmp_path: Path, command: Command, max_model: Path
 ) -> None:
     done = command("demo", "--out", ".", "--frames", 1, "--size", "64x64", "--model", max_model, "--json")
@@ -124,13 +121,13 @@ def test_without_the_simulation_one_line(
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
-def test_stopped_halfway_leaves_nothing(tmp_path: Path, max_model: Path, number: int, code: int) -> None:
+def test_a_signal_leaves_nothing(tmp_path: Path, max_model: Path, number: int, code: int) -> None:
     arguments = ["demo", "--out", "d", "--frames", "100000", "--size", "64x64", "--model", str(max_model)]
-    # A test run in a shell's background ignores Ctrl-C, and its children would, too.
-    heeding = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code_of_it = f"{heeding}; from ufuser.cli import main; sys.exit(main())"
+    # Processes in a shell's background ignore Ctrl-C, and so do their children.
+    restored = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{restored}; from ufuser.cli import main; sys.exit(main())"
     process = subprocess.Popen(
-        [sys.executable, "-c", code_of_it, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
     try:
         until = time.monotonic() + 60
@@ -146,36 +143,3 @@ def test_stopped_halfway_leaves_nothing(tmp_path: Path, max_model: Path, number:
     assert process.returncode == code
     assert "Traceback" not in errors
     assert os.listdir(tmp_path) == []
-
-
-# The contact sheet and the machine
-
-
-def test_sheet_holds_every_picture_in_its_place() -> None:
-    layout = Layout(tile_width=100, gap=4, margin=10, head=30, caption=20, spacing=6)
-    rows = [
-        Row(
-            (
-                np.full((40, 50), 255 - row, np.uint8),
-                np.full((40, 50, 3), 30000, np.uint16),
-                np.full((40, 50, 3), 0.5, np.float32),
-            ),
-            f"{row} s",
-        )
-        for row in range(2)
-    ]
-    sheet = contact_sheet(("Infrared", "Visible", "Fused"), rows, layout)
-    assert sheet.shape == (10 + 30 + 2 * (80 + 20) + 6 + 10, 10 + 3 * 100 + 2 * 4 + 10, 3)
-    for row in range(2):
-        top = 40 + row * 106
-        tiles = [sheet[top : top + 80, left : left + 100] for left in (10, 114, 218)]
-        assert [(int(t.min()), int(t.max())) for t in tiles] == [(255 - row,) * 2, (117,) * 2, (128,) * 2]
-        assert sheet[top + 80 : top + 100].max() > 100, "the caption is written"
-        assert (sheet[top - 1, :10] == sheet[0, 0]).all()
-
-
-def test_machine_is_named() -> None:
-    machine = Machine.here()
-    assert machine.cpu
-    assert 1 <= machine.cores <= (os.cpu_count() or 1)
-    assert "numpy" in versions()

@@ -1,4 +1,4 @@
-"""`ufuser doctor`: on this machine as it is, and on machines that lack something."""
+"""`ufuser doctor`, on this machine and on machines where something is missing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_this_machine(command: Command) -> None:
         assert found[name]["works"] or found[name]["remedy"], name
 
 
-def test_every_failure_comes_with_a_command(quick_command: Command) -> None:
+def test_every_failure_has_a_remedy(quick_command: Command) -> None:
     done = quick_command("doctor")
     assert done.returncode == 0
     assert "The default path works" in done.stdout
@@ -55,7 +55,7 @@ def test_every_failure_comes_with_a_command(quick_command: Command) -> None:
             assert "-> " in lines[number + 1], line
 
 
-def test_opencv_says_what_it_truly_has(quick_command: Command) -> None:
+def test_backends_of_opencv(quick_command: Command) -> None:
     import cv2
 
     found = findings(quick_command("doctor", "--json"))
@@ -92,8 +92,8 @@ def run_with(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_without_opencv_the_doctor_still_comes(tmp_path: Path) -> None:
-    """The usual case on a server: the wheel is there, a library of the system's is not."""
+def test_doctor_works_without_opencv(tmp_path: Path) -> None:
+    """The usual case on a server: the wheel is installed, a system library is missing."""
     why = "libGL.so.1: cannot open shared object file: No such file or directory"
     (tmp_path / "cv2.py").write_text(f"raise ImportError({why!r})\n", encoding="utf-8")
     done = run_with(tmp_path, "doctor", "--json")
@@ -110,7 +110,7 @@ def test_without_opencv_the_doctor_still_comes(tmp_path: Path) -> None:
 
 
 class Driver:
-    """libcuda with one GPU, or with none."""
+    """libcuda with a number of GPUs."""
 
     def __init__(self, devices: int) -> None:
         self.devices = devices

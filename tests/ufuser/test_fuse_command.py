@@ -1,4 +1,4 @@
-"""`ufuser fuse` as a user meets it: real files, a real process for each kind of input; every kind of bad input."""
+"""`ufuser fuse` with real files, as a process for each kind of input; every kind of bad input."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def video(
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A pair of pictures, and what is wrong with others."""
+    """A pair of pictures, and broken or unsuitable files."""
     write_image(tmp_path / "ir.png", picture(SHAPE, 1))
     write_image(tmp_path / "vi.png", picture((*SHAPE, 3), 2))
     write_image(tmp_path / "large.png", picture((*(2 * s for s in SHAPE), 3), 3))
@@ -94,7 +94,7 @@ def test_bad_input(
 def test_a_process_ends_with_the_code_and_the_line_alone(
     files: Path, command: Command, max_model: Path
 ) -> None:
-    """A video that can't be read: FFmpeg would say more, and is told not to when a process begins with it."""
+    """A video that cannot be read: FFmpeg's own messages are suppressed."""
     before = listing(files)
     words = ("--ir", "text.mp4", "--vi", "text.mp4", "--out", "out.mp4")
     _refused(command("fuse", *words, "--model", max_model), "text.mp4", "cannot be read as a video")

@@ -1,4 +1,4 @@
-"""`--task medical`: colour from PET or SPECT on whichever side it is, luma fused; CT and MRI stay grey."""
+"""`--task medical`: the colour of PET or SPECT on either side, luma fused; CT and MRI stay grey."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_what_has_colour() -> None:
     assert not has_colour(marked)
 
 
-def test_the_coloured_picture_takes_the_visible_part_on_whichever_side_it_is() -> None:
+def test_the_coloured_picture_takes_the_visible_role_from_either_side() -> None:
     for pair in ((mri(), pet()), (pet(), mri()), (as_colour_file(mri()), pet())):
         structural, functional = arrange(*pair)
         assert np.array_equal(structural, mri())

@@ -1,4 +1,4 @@
-"""`ufuser stream` as a process: how it ends, what it leaves, what it refuses."""
+"""`ufuser stream` as a process: its end, its files, bad input."""
 
 from __future__ import annotations
 
