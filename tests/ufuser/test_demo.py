@@ -125,9 +125,9 @@ def test_a_signal_leaves_nothing(tmp_path: Path, max_model: Path, number: int, c
     arguments = ["demo", "--out", "d", "--frames", "100000", "--size", "64x64", "--model", str(max_model)]
     # Processes in a shell's background ignore Ctrl-C, and so do their children.
     restored = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = f"{restored}; from ufuser.cli import main; sys.exit(main())"
+    script = f"{restored}; from ufuser.cli import main; sys.exit(main())"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
     try:
         until = time.monotonic() + 60
