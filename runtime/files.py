@@ -43,7 +43,7 @@ class Unfinished:
 
         Args:
             durable: flush the folder's entry too. Without it the file is whole after a power cut, but the older one may
-                be back; whoever writes many files calls `sync_folder` once at the end.
+                be back; for many files, call `sync_folder` once at the end.
 
         Raises:
             InputError: the system refuses. Some file systems report a full disk only now.
@@ -96,7 +96,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def require_writable(target: Path) -> None:
-    """Raise the InputError that writing `target` would meet, before any work is done for it."""
+    """Raise InputError unless `target` can be written: a check before long work."""
     Unfinished(target).discard()
 
 

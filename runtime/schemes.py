@@ -43,7 +43,7 @@ class Scheme:
     """Sources: time is that of `SourceContext.clock`, so that `--speed` applies. False for real devices."""
 
     def load(self) -> Callable[[Uri, Any], Any]:
-        """Import the callable. Raises InputError, in one line, for whatever goes wrong."""
+        """Import the callable. Raises InputError, in one line, for any failure."""
         module, _, attribute = self.target.partition(":")
         try:
             found: Any = importlib.import_module(module)
@@ -128,7 +128,7 @@ def parse(group: str, text: str) -> Uri:
 
 
 def open_by_scheme(group: str, uri: Uri, context: Any) -> Any:
-    """Call what opens a URI.
+    """Open a URI.
 
     Raises:
         InputError: as `find` does, or it cannot be opened. A package's other exceptions become one.

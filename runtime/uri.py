@@ -1,4 +1,4 @@
-"""URIs of sources and sinks: scheme, address and options; what must not be shown of them is masked."""
+"""URIs of sources and sinks: scheme, address, options, and the masking of credentials."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _SECRET = re.compile(
 def mask(text: str) -> str:
     """The text with user names, passwords and tokens of every URI in it replaced by `***`.
 
-    Whatever is shown, logged or written passes through here. In doubt it masks more rather than less: a
-    password that was not percent-encoded is still not shown.
+    All text that is shown, logged or written passes through here. In doubt it masks too much: a password that is not
+    percent-encoded is masked too.
     """
     masked = _AUTHORITY.sub(lambda m: m["scheme"] + _without_user(m["rest"]), text)
     return _SECRET.sub(lambda m: f"{m['name']}***", masked)
@@ -39,7 +39,7 @@ def _without_user(rest: str) -> str:
     end = authority.end() if authority else 0
     at = rest.rfind("@", 0, end)
     if at < 0 and ":" in rest[:end]:
-        # "user:pass/word@host": what looks like a port may be the beginning of a password that was not encoded.
+        # "user:pass/word@host": the part that looks like a port may begin a password that is not encoded.
         at = rest.rfind("@")
     return rest if at < 0 else f"***{rest[at:]}"
 
@@ -49,7 +49,7 @@ class Uri:
     """A URI in its parts."""
 
     text: str
-    """As it was given, credentials included: show `name` instead."""
+    """As given, with credentials: show `name` instead."""
     scheme: str
     """Lower case, without the colon; "" for a path."""
     address: str
@@ -62,10 +62,13 @@ class Uri:
         return mask(self.text)
 
     def read(self, parsers: Mapping[str, Callable[[str], T]]) -> dict[str, T]:
-        """The options by the parser of their name.
+        """Parse the options.
+
+        Args:
+            parsers: by the name of the option; they raise ValueError for a bad value.
 
         Raises:
-            InputError: an option that has no parser, or a value its parser refuses with ValueError.
+            InputError: an option without a parser, or a bad value.
         """
         found: dict[str, T] = {}
         for key, text in self.options.items():
@@ -82,7 +85,7 @@ class Uri:
 
 
 def scheme_of(text: str) -> str:
-    """What stands before the first colon, lower case; "" for a path."""
+    """The text before the first colon, lower case; "" for a path, also for one that contains a colon and exists."""
     match = _SCHEME.match(text)
     return "" if match is None or _exists(text) else match[1].lower()
 
@@ -95,13 +98,13 @@ def _exists(path: str) -> bool:
 
 
 def split(text: str, with_options: bool = True) -> Uri:
-    """Take a URI or path apart.
+    """Split a URI or path into its parts.
 
     Args:
-        text: such as `folder:DIR?fps=25`, `v4l2:///dev/video0`, `clip.mp4?live=1`. What exists as a file is
-            a path, whatever signs it holds.
-        with_options: whether what follows the last `?` are options of ours. False leaves it in the address, as
-            for RTSP, where it belongs to the camera.
+        text: for example `folder:DIR?fps=25`, `v4l2:///dev/video0`, `clip.mp4?live=1`. The name of an existing file is
+            a path, whatever characters it contains.
+        with_options: whether options for us follow the last `?`. False leaves that part in the address, as for RTSP,
+            where it belongs to the camera.
 
     Raises:
         InputError: an option given twice, or one without `=`.

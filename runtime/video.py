@@ -18,7 +18,7 @@ CODECS = {".mp4": ("h264",), ".mkv": ("ffv1", "h264", "mjpeg"), ".avi": ("mjpeg"
 """Codecs of each suffix, the default first."""
 _MILLISECOND = Fraction(1, 1000)
 _NOMINAL, _AVI = Fraction(25), Fraction(60)
-"""Frames per second that a container is told where the rate varies. An AVI has no stamps: its frames are rounded to
+"""Nominal frames per second of a container where the rate varies. An AVI has no stamps: its frames are rounded to
 multiples of 1/60 s."""
 _BT601, _LIMITED = 6, 1
 """ITU-T H.273: matrix coefficients of SMPTE 170M; video range, Y from 16 to 235."""
@@ -28,7 +28,7 @@ _CHROMA = np.array([[112.0, -74.203, -37.797, 128 * 255], [-18.214, -93.786, 112
 
 
 class EncoderError(Exception):
-    """The video cannot be written on; the message is the reason, credentials masked."""
+    """The video cannot be written; the message is the reason, credentials masked."""
 
 
 def require_video_suffix(path: Path) -> None:
@@ -106,8 +106,8 @@ class Encoder:
 
     def _add_stream(self, crf: int) -> Any:
         timed = self._container.format.name != "avi"
-        told = self._rate or (_NOMINAL if timed else _AVI)
-        self._base = _MILLISECOND if timed and self._rate is None else 1 / told
+        nominal = self._rate or (_NOMINAL if timed else _AVI)
+        self._base = _MILLISECOND if timed and self._rate is None else 1 / nominal
         name, pixels, options = {
             "h264": ("libx264", "yuv420p", {"crf": str(crf), "preset": "fast"}),
             # Slices with checksums: damage is noticed, and costs a part of a frame.
@@ -117,7 +117,7 @@ class Encoder:
         if self._codec == "h264" and self._rate is None:
             # Without look-ahead every frame is in the file at once: a kill must not lose it.
             options |= {"preset": "veryfast", "tune": "zerolatency", "g": "50"}
-        stream = self._container.add_stream(name, told, options=options)
+        stream = self._container.add_stream(name, nominal, options=options)
         stream.pix_fmt = pixels
         height, width = (side + (side % 2 if self._codec != "ffv1" else 0) for side in self._shape)
         stream.width, stream.height = width, height
@@ -149,7 +149,7 @@ class Encoder:
         self._encode(frame)
 
     def _encode(self, frame: Any) -> None:
-        """Encode a frame, or with None what the encoder still holds."""
+        """Encode a frame; None flushes the encoder."""
         try:
             for packet in self._stream.encode(frame):
                 self._packets, self._bytes = self._packets + 1, self._bytes + packet.size
@@ -168,7 +168,7 @@ class Encoder:
         return new(np.ascontiguousarray(bgr), "bgr24")
 
     def close(self) -> None:
-        """Write what the encoder still holds, end the file, and check its size.
+        """Flush the encoder, end the file, and check its size.
 
         Does nothing more than `abort` after a write has failed, and nothing at all after the first call.
 
@@ -210,7 +210,7 @@ class Encoder:
 
 
 def require_frames(path: Path, frames: int) -> None:
-    """Raise EncoderError unless the file can be opened and holds so many video frames.
+    """Raise EncoderError unless the file can be opened and holds this number of video frames.
 
     Reads the packets without decoding them: about as fast as the file can be read.
     """

@@ -1,4 +1,4 @@
-"""`mjpeg://127.0.0.1:8080`: a page with the pictures and live figures, for any number of browsers."""
+"""`mjpeg://127.0.0.1:8080`: a web page with the pictures and live figures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def page_address(uri: Uri, access: Access) -> tuple[str, int]:
 
 
 class PageSink:
-    """Serves from construction until `close`; writing only puts the frame where clients find it."""
+    """Serves from construction until `close`. `write` only stores the frame for the clients."""
 
     every_frame, in_main_thread = False, False
 

@@ -1,4 +1,4 @@
-"""A video file that a stream writes for hours: playable at any moment, however the program ends."""
+"""A video file that a stream writes for hours: playable at any moment, even if the program is killed."""
 
 from __future__ import annotations
 
@@ -85,5 +85,5 @@ class Recording:
             raise InputError(f"cannot write {self._path}: {e}") from None
 
     def abort(self) -> None:
-        """Keep what was written: a recording is useful without its end."""
+        """Keep the file: a recording is useful without its end."""
         self.close()

@@ -32,9 +32,9 @@ class Nothing:
 
 
 class Window:
-    """`window:TITLE`: the newest frame on the screen. Escape, q or its close button ends the stream.
+    """`window:TITLE`: shows the newest frame. Escape, q or the close button ends the stream.
 
-    Raises InputError where there is no screen, or this OpenCV has no windows (headless wheels).
+    Raises InputError where there is no screen, or OpenCV has no windows (headless wheels).
     """
 
     every_frame, in_main_thread = False, True
@@ -43,7 +43,7 @@ class Window:
         uri.read({})
         self.name, self._title = uri.name, uri.address or "ufuser"
         if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            # OpenCV's toolkit would end the whole program.
+            # OpenCV's toolkit would end the process.
             raise InputError(
                 f"{self.name}: there is no screen (DISPLAY is not set): expected mjpeg://127.0.0.1:8080"
             )

@@ -1,4 +1,4 @@
-"""The protocol of every sink: written to, finished and closed by one thread."""
+"""The protocol of all sinks: one thread writes to a sink and closes it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Sink(Protocol):
         """
 
     def close(self) -> None:
-        """Finish and publish what was written. Raises InputError where that fails. A second call does nothing."""
+        """Finish and publish the output. Raises InputError where that fails. A second call does nothing."""
 
     def abort(self) -> None:
         """Clean up after an error: remove an unfinished file, or keep it where a part of it is useful.

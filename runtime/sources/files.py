@@ -243,5 +243,5 @@ def open_file(uri: Uri, context: SourceContext) -> Source:
 
 
 def _video_feed(path: Path, loop: bool) -> VideoFeed:
-    with VideoSource(path) as probe:  # reports in one line what is wrong with the file
+    with VideoSource(path) as probe:  # reports a bad file in one line
         return VideoFeed(path, loop, probe.fps, probe.length)

@@ -1,4 +1,4 @@
-"""GStreamer pipelines by OpenCV: `gst:PIPELINE`, and a Jetson's own cameras as `csi://0`."""
+"""GStreamer pipelines, by OpenCV: `gst:PIPELINE`, and the cameras of a Jetson as `csi://0`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def csi_pipeline(uri: Uri) -> str:
 
 
 def complete(pipeline: str) -> str:
-    """The pipeline with an appsink, where it has none: as BGR, newest frames first."""
+    """The pipeline, with an appsink for BGR that keeps the newest frames if it has none."""
     if "appsink" in pipeline:
         return pipeline
     return f"{pipeline.rstrip(' !')} ! videoconvert ! video/x-raw,format=BGR ! {APPSINK}"
@@ -65,8 +65,8 @@ class GStreamerCamera:
     """A pipeline that ends in an appsink of BGR, GRAY8 or GRAY16_LE.
 
     Args:
-        name: what it is called, credentials masked.
-        pipeline: in gst-launch's language.
+        name: URI with credentials masked.
+        pipeline: in the syntax of gst-launch.
         clock: of the stream.
 
     Raises:
@@ -76,11 +76,11 @@ class GStreamerCamera:
     live, length = True, None
 
     def __init__(self, name: str, pipeline: str, clock: Clock) -> None:
-        # Its build information may say otherwise; only this tells the truth.
+        # OpenCV's build information is not reliable about this.
         if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
             raise InputError(
                 f"{name}: this OpenCV has no GStreamer (wheels have none): expected a build with it, such as the "
-                f"system's own on a Jetson or Debian's python3-opencv"
+                f"system package on a Jetson or Debian's python3-opencv"
             )
         self.name, self._clock = name, clock
         self._capture = self._opened(complete(pipeline))
@@ -100,7 +100,7 @@ class GStreamerCamera:
         )
         if capture.isOpened():
             return capture
-        # OpenCV 4.6 refuses to open anything with a time-out: there a silent pipeline blocks longer.
+        # OpenCV 4.6 opens nothing with a time-out. Without one, a silent pipeline blocks longer.
         capture.release()
         return cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
 

@@ -13,9 +13,9 @@ from ufuser.runtime.sources.stamps import StampMap
 from ufuser.runtime.uri import Uri, mask
 
 _OPEN_TIMEOUT, _READ_TIMEOUT = 5.0, 3.0
-"""Seconds. A network camera that says nothing for so long is asked anew."""
+"""Seconds. A network camera that is silent for longer is opened again."""
 _OPTIONS = {
-    "rtsp_transport": "tcp",  # UDP loses packets without a word, and firewalls drop it
+    "rtsp_transport": "tcp",  # UDP loses packets silently, and firewalls drop it
     "fflags": "nobuffer",
     "flags": "low_delay",
 }
@@ -24,8 +24,8 @@ _OPTIONS = {
 class RtspCamera:
     """`rtsp://user:password@host/path`, or `rtsps://`.
 
-    Raises InputError: PyAV not installed, no answer, wrong credentials, or nothing to decode. The password is in
-    no message.
+    Raises InputError: PyAV not installed, no answer, wrong credentials, or nothing to decode. No message contains the
+    password.
     """
 
     live, length, repeats = True, None, False
@@ -46,7 +46,7 @@ class RtspCamera:
             self._container.close()
             raise InputError(f"{uri.name}: the camera sends no video")
         stream = self._container.streams.video[0]
-        # Decoding several frames at once would hold each back by as many.
+        # Frame threads would delay every frame by their number.
         stream.thread_type = "SLICE"
         self._frames: Iterator[Any] = self._container.decode(stream)
         self._stamps, self._sequence = StampMap(), 0

@@ -1,4 +1,4 @@
-"""The protocol of every source: asked for a frame, it answers with a status and does not block for long."""
+"""The protocol of all sources: a read answers with a status and does not block for long."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class SourceContext:
 
 
 def frames(source: Source) -> Iterator[Frame]:
-    """Every frame up to the end. Raises InputError where the source fails, whatever it raises."""
+    """Every frame up to the end. Raises InputError for any failure of the source."""
     while True:
         try:
             reading = source.read(_POLL)

@@ -1,32 +1,32 @@
-"""A camera's own stamps on the stream's clock."""
+"""Maps a camera's own stamps to the stream's clock."""
 
 from __future__ import annotations
 
 from collections import deque
 
 _WINDOW = 30.0
-"""Seconds over which the smallest delay is looked for: long enough to meet a quick frame, short enough to follow
-a drifting clock."""
+"""Seconds over which the smallest delay is searched: long enough to contain a fast frame, short enough to follow a
+drifting clock."""
 _JUMP = 1.0
-"""Seconds by which a stamp may lie off before the camera's clock counts as set anew."""
+"""Seconds of error after which the camera's clock counts as reset."""
 
 
 class StampMap:
-    """Maps relative stamps by the smallest (arrival − stamp) seen lately: the frame least delayed on its way.
+    """Maps stamps by the smallest recent difference (arrival − stamp), that of the frame with the least delay.
 
-    What remains is that smallest delay itself, a constant, which the options `ir_offset` and `vi_offset` subtract.
+    This smallest delay itself remains as a constant error, which the options `ir_offset` and `vi_offset` subtract.
     """
 
     def __init__(self) -> None:
         self._delays: deque[tuple[float, float]] = deque()
-        """(arrival, delay), delays rising: the first is the smallest of the window."""
+        """(arrival, delay) with rising delays: the first is the smallest of the window."""
         self._latest = float("-inf")
 
     def map(self, stamp: float, arrival: float) -> float:
         """The moment of capture.
 
         Args:
-            stamp: seconds on the camera's clock, whatever its origin.
+            stamp: seconds on the camera's clock, of any origin.
             arrival: seconds on the stream's clock.
 
         Returns:
@@ -45,5 +45,5 @@ class StampMap:
 
 
 def on_monotonic(stamp: float, now: float) -> bool:
-    """Whether a driver's stamp is plausibly of the monotonic clock itself: just before now."""
+    """Whether a driver's stamp is on the monotonic clock itself: shortly before now."""
     return now - 2.0 < stamp <= now + 0.001

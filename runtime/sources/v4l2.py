@@ -1,4 +1,4 @@
-"""Cameras of Linux's V4L2, by OpenCV: USB cameras, and thermal cores that give raw 16-bit counts (Y16)."""
+"""V4L2 cameras, by OpenCV: USB cameras, and thermal cores with raw 16-bit counts (Y16)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SELECT_TIMEOUT = "1"
 """Seconds OpenCV waits for a frame; whole seconds only."""
 _COMPRESSED = ("MJPG", "JPEG", "H264", "HEVC", "MPEG", "VP80", "VP90")
 _AT_ONCE, _FAILURES = 0.05, 5
-"""A grab that fails within so many seconds has not waited; after so many of them the device is broken."""
+"""A grab that fails faster than this (seconds) has not waited; after this many such grabs the device is broken."""
 
 
 def _fourcc(text: str) -> str:
@@ -45,16 +45,16 @@ _OPTIONS: dict[str, Callable[[str], Any]] = {
 class V4l2Camera:
     """`v4l2:///dev/video0?format=Y16&size=640x512&fps=30&rows=512`.
 
-    `rows` keeps so many rows from the top: Lepton cores append telemetry as rows of their own.
+    `rows` keeps only the first rows: Lepton cores append rows of telemetry.
 
     Args:
-        uri: what was asked for; an option that is left out is left to the driver.
+        uri: options that are not given are left to the driver.
         clock: of the stream.
         capture: OpenCV's class, for tests.
 
     Raises:
-        InputError: device not there, busy or not allowed; a format, size or rate it does not take, with what it
-            offers.
+        InputError: the device is missing, busy or not permitted, or refuses the format, size or rate; the message
+            lists its formats.
     """
 
     live, length = True, None
@@ -64,7 +64,7 @@ class V4l2Camera:
         self.name, self._clock = uri.name, clock
         self._path = Path(uri.address)
         require_device(self._path)
-        # Read by OpenCV when it first opens a camera; ten seconds is its default.
+        # OpenCV reads this when it first opens a camera; its default is ten seconds.
         os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", _SELECT_TIMEOUT)
         self._capture = capture(str(self._path), cv2.CAP_V4L2)
         if not self._capture.isOpened():
@@ -83,7 +83,7 @@ class V4l2Camera:
 
     def _configure(self, options: dict[str, Any]) -> None:
         capture, fourcc, size = self._capture, options.get("format"), options.get("size")
-        # In this order: a change of format may reset the size, a change of size the rate.
+        # In this order: a new format may reset the size, a new size the rate.
         if fourcc is not None:
             capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*fourcc))
         if size is not None:
@@ -100,15 +100,15 @@ class V4l2Camera:
         self._size, self._raw = (width, height), given.startswith("Y16")
         self.repeats = given.strip() not in _COMPRESSED
         if (fourcc not in (None, given)) or (size not in (None, (width, height))):
-            asked = " ".join(
+            wanted = " ".join(
                 [fourcc.strip() if fourcc else "", f"{size[0]}x{size[1]}" if size else ""]
             ).strip()
             offers = "; ".join(offered(self._path)) or "its driver does not list its formats"
             raise InputError(
-                f"{self._path} refused {asked} and would give {given.strip()} {width}x{height}; it offers: {offers}"
+                f"{self._path} refused {wanted} and would give {given.strip()} {width}x{height}; it offers: {offers}"
             )
         if self._raw:
-            # Without this OpenCV makes 8-bit BGR of the counts.
+            # Otherwise OpenCV converts the counts to 8-bit BGR.
             capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
 
     def read(self, timeout: float) -> Reading:
@@ -155,11 +155,11 @@ def open_v4l2(uri: Uri, context: SourceContext) -> V4l2Camera:
 
 
 def counts(image: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint16]:
-    """What OpenCV hands out for Y16 as H×W uint16.
+    """OpenCV's picture of a Y16 frame as H×W uint16.
 
-    Some versions give the bytes as one row of uint8, little-endian.
+    Some versions of OpenCV give the bytes as one row of uint8, little-endian.
 
-    Raises InputError for anything else.
+    Raises InputError for any other layout.
     """
     width, height = size
     if image.dtype == np.uint16:

@@ -1,4 +1,4 @@
-"""What a V4L2 camera offers, asked of the kernel: OpenCV sets formats but does not list them."""
+"""Formats of a V4L2 camera, from the kernel: OpenCV sets formats but does not list them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FMTDESC, _FRMSIZE, _REQBUFS = "=III32sII3I", "=III6I2I", "=IIIIB3B"
 """struct v4l2_fmtdesc, v4l2_frmsizeenum, v4l2_requestbuffers of linux/videodev2.h."""
 _DISCRETE = 1
 _MOST = 64
-"""Formats, and sizes of each, asked for at most."""
+"""Largest number of formats, and of sizes for each."""
 
 Ioctl = Callable[[int, int, bytearray], Any]
 
@@ -37,7 +37,7 @@ def _system_ioctl(descriptor: int, request: int, buffer: bytearray) -> Any:
 
 
 def require_device(path: Path) -> None:
-    """Raise the InputError that opening a device would meet: not there, not a device, no permission, busy."""
+    """Raise InputError unless the device can be opened: it is missing, no device, not permitted, or busy."""
     if not path.exists():
         there = sorted(str(p) for p in Path("/dev").glob("video*"))
         raise InputError(f"no device {path}: this machine has {', '.join(there) or 'no video device'}")
@@ -73,7 +73,7 @@ def is_busy(path: Path, ioctl: Ioctl = _system_ioctl) -> bool:
 
 
 def offered(path: Path, ioctl: Ioctl = _system_ioctl) -> list[str]:
-    """Formats and sizes, such as "Y16 640x512, 320x256"; empty where the driver does not tell."""
+    """Formats and sizes, such as "Y16 640x512, 320x256"; empty where the driver does not list them."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     except OSError:
@@ -94,7 +94,7 @@ def _formats(descriptor: int, ioctl: Ioctl) -> list[bytes]:
         struct.pack_into("=II", buffer, 0, index, _CAPTURE)
         try:
             ioctl(descriptor, ENUM_FMT, buffer)
-        except OSError:  # EINVAL behind the last; ENOTTY where the driver has none
+        except OSError:  # EINVAL after the last; ENOTTY where the driver has none
             break
         found.append(struct.pack("=I", struct.unpack(_FMTDESC, buffer)[4]))
     return found
@@ -111,7 +111,7 @@ def _sizes(descriptor: int, fourcc: bytes, ioctl: Ioctl) -> list[str]:
             break
         _, _, kind, *sides = struct.unpack(_FRMSIZE, buffer)
         if kind != _DISCRETE:
-            # Stepwise: smallest width, largest width, step; the same of the height.
+            # Stepwise: smallest width, largest width, step; the same for the height.
             return [f"{sides[0]}x{sides[3]} to {sides[1]}x{sides[4]}"]
         found.append(f"{sides[0]}x{sides[1]}")
     return found

@@ -216,7 +216,7 @@ def test_simulated_pair_of_two_streets() -> None:
     ("uri", "message"),
     [
         ("rstp://camera/1", r"unknown scheme 'rstp', expected .*sim.*did you mean rtsp"),
-        ("sim://infrared", "unknown camera"),
+        ("sim://infrared", "expected sim://visible or sim://thermal"),
         ("gone.png", "no file or folder"),
         ("empty", "no pictures in"),
         ("text.txt", "neither a picture"),
