@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,8 @@ def push_until(sink: RtspPush, done: Any, size: tuple[int, int] = (64, 96)) -> N
     deadline, index = time.monotonic() + 15, 0
     while not done():
         assert time.monotonic() < deadline
-        sink.write(picture(index % 60, size))
+        with suppress(SinkDown):  # until the receiver listens
+            sink.write(picture(index % 60, size))
         index += 1
         time.sleep(0.02)
 
