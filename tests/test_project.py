@@ -26,12 +26,16 @@ ENTRY_POINTS = ("ufuser.sources", "ufuser.sinks")
 
 def imported(path: Path) -> set[str]:
     """Rooms that a file imports anything of, at whatever depth, or names as a module to import later."""
+    folders = path.relative_to(ROOT).parts[:-1]
+    package = list(folders) if folders[0] == "ufuser" else ["ufuser", *folders]
     names = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            names += [f"{module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Constant) and node.value in ENTRY_POINTS:
             continue
         elif isinstance(node, ast.Constant) and re.fullmatch(r"ufuser(\.\w+)+(:\w+)?", str(node.value)):
@@ -51,6 +55,16 @@ def test_imports_only_run_downwards(room: str) -> None:
     for path in files(room):
         ours = imported(path) - {room}
         assert ours <= ROOMS[room], f"{path} imports {ours - ROOMS[room]}"
+
+
+def test_relative_imports_are_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
+    module = tmp_path / "train/objectives/direct.py"
+    module.parent.mkdir(parents=True)
+    module.write_text(
+        "from ...export import fidelity\nfrom ..losses import x\nfrom . import y\n", encoding="utf-8"
+    )
+    assert imported(module) == {"export", "train"}
 
 
 def test_every_allowed_import_is_used() -> None:
