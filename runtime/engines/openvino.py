@@ -17,8 +17,7 @@ from ufuser.runtime.errors import InputError
 _KEPT = 4
 """Shapes whose compiled network and buffers are kept; each takes a second or two to compile."""
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
-CPU_PRECISIONS = tuple(_HINTS)
-"""Arithmetic in which a CPU may compute a float32 graph."""
+"""OpenVINO's name of each arithmetic in which a CPU may compute a float32 graph."""
 
 
 @dataclass(slots=True)

@@ -6,19 +6,18 @@ For the local machine or network. It is read-only, and checks the token before i
 from __future__ import annotations
 
 import hmac
-import io
 import ipaddress
 import json
-import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from importlib import import_module
+from io import BufferedReader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +25,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.telemetry import Telemetry
+from ufuser.runtime.web.connections import Connections, Limits, UntilDeadline, client_has_gone, for_a_viewer
 from ufuser.runtime.web.pictures import Pictures
 
 LOOPBACK = "127.0.0.1"
@@ -36,8 +36,6 @@ _PAGE = {
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
 }
 _COOKIE = "ufuser_token"
-_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-"""Seconds before the first probe and between probes, and the number of lost ones that end a connection."""
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
@@ -55,22 +53,6 @@ class Access:
     """Address to listen on if a URI names none."""
     token: str | None = None
     """Every request must carry it; required on any address but loopback."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one client can take from the others. `/healthz` and `/metrics` are answered however many watch."""
-
-    request_s: float = 5.0
-    """Seconds from the connection until the request's headers are complete."""
-    send_s: float = 5.0
-    """Seconds in which a client must take an answer or a picture."""
-    watch_s: float = 0.5
-    """Seconds after which a connection without new pictures is checked for a client that has gone."""
-    requests: int = 16
-    """Connections whose request is incomplete; a new one replaces the oldest."""
-    watchers: int = 24
-    """Connections that are sent pictures; the next is answered 503."""
 
 
 def is_loopback(host: str) -> bool:
@@ -110,9 +92,8 @@ class Server:
         self._access, self.limits = access, limits or Limits()
         self.closing = threading.Event()
         self._watchers = threading.BoundedSemaphore(self.limits.watchers)
-        handler = type("Handler", (_Handler,), {"owner": self, "timeout": self.limits.send_s})
         try:
-            self._http = _Http((host, port), handler, self.limits.requests)
+            self._http = Connections((host, port), partial(_Handler, self), self.limits.requests)
         except OSError as e:
             raise InputError(f"cannot listen on {host}:{port}: {e.strerror}") from None
         self.host, self.port = host, int(self._http.server_address[1])
@@ -164,74 +145,19 @@ def _metrics_module() -> ModuleType:
         raise InputError('prometheus_client is not installed: pip install "ufuser[metrics]"') from None
 
 
-class _Http(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 128
-
-    def __init__(
-        self, address: tuple[str, int], handler: Callable[..., BaseHTTPRequestHandler], requests: int
-    ) -> None:
-        if ":" in address[0]:
-            self.address_family = socket.AF_INET6
-        self._requests = requests
-        self._lock = threading.Lock()
-        self._incomplete: dict[socket.socket, None] = {}
-        """Connections whose request is incomplete, the oldest first."""
-        super().__init__(address, handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Give the connection a thread. Slow clients lose their place: they must not lock out the others."""
-        with self._lock:
-            if len(self._incomplete) >= self._requests:
-                oldest = next(iter(self._incomplete))
-                del self._incomplete[oldest]
-                with suppress(OSError):
-                    oldest.shutdown(socket.SHUT_RDWR)  # its thread reads the end and closes it
-            self._incomplete[request] = None
-        super().process_request(request, client_address)
-
-    def complete(self, request: Any) -> None:
-        """The connection's request has been read, or the connection ends."""
-        with self._lock:
-            self._incomplete.pop(request, None)
-
-    def shutdown_request(self, request: Any) -> None:
-        """End a connection."""
-        self.complete(request)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore errors of a connection: the client has gone."""
-
-
-class _UntilDeadline(io.RawIOBase):
-    """Reads from a socket until a deadline that holds for all reads together."""
-
-    def __init__(self, connection: socket.socket, seconds: float) -> None:
-        self._connection, self._deadline = connection, time.monotonic() + seconds
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._connection.settimeout(left)
-        return self._connection.recv_into(buffer)
-
-
 class _Handler(BaseHTTPRequestHandler):
-    owner: Server
-    server: _Http
+    server: Connections
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "ufuser", ""
+
+    def __init__(self, owner: Server, *connection: Any) -> None:
+        self.owner = owner
+        super().__init__(*connection)
 
     def setup(self) -> None:
         super().setup()
         self.rfile.close()
-        self.rfile = io.BufferedReader(_UntilDeadline(self.connection, self.owner.limits.request_s))
+        self.rfile = BufferedReader(UntilDeadline(self.connection, self.owner.limits.request_s))
 
     def parse_request(self) -> bool:
         """Read the headers after the request line; from here on only sending has a deadline."""
@@ -285,13 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send_pictures(pictures, view)
 
     def _send_pictures(self, pictures: Pictures, view: str) -> None:
-        # Small kernel buffers: a picture that waits there is old when it is shown.
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 17)
-        # A client that vanished from the network closes nothing: let the kernel probe it.
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _KEEPALIVE.items():
-            if hasattr(socket, option):
-                self.connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        for_a_viewer(self.connection)
         with pictures.watched(view):
             number = 0
             while not self.owner.closing.is_set():
@@ -299,20 +219,8 @@ class _Handler(BaseHTTPRequestHandler):
                 if jpeg:
                     head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                     self.wfile.write(head.encode() + jpeg + b"\r\n")
-                elif self._client_has_gone():
+                elif client_has_gone(self.connection):
                     break
-
-    def _client_has_gone(self) -> bool:
-        """Whether the client has closed the connection, which shows nowhere else while nothing is sent."""
-        self.connection.settimeout(0)
-        try:
-            return not self.connection.recv(1 << 12)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        finally:
-            self.connection.settimeout(self.owner.limits.send_s)
 
     def _token(self, query: dict[str, list[str]]) -> str:
         scheme, _, given = self.headers.get("Authorization", "").partition(" ")

@@ -21,7 +21,8 @@ from ufuser.runtime.frame import FusedFrame
 from ufuser.runtime.sinks.page import PageSink, page_address
 from ufuser.runtime.telemetry import Telemetry
 from ufuser.runtime.uri import split
-from ufuser.runtime.web.server import Access, Limits, Server, is_loopback
+from ufuser.runtime.web.connections import Limits
+from ufuser.runtime.web.server import Access, Server, is_loopback
 
 TOKEN = "correct horse"
 
