@@ -234,7 +234,7 @@ class Pairer:
                 self._drop(slow, 1, NO_PARTNER)
                 continue
             self._drop(fast, chosen, SURPLUS)
-            pairs.append(self._pair(slow.frames[0], fast.frames[0], slow.side))
+            pairs.append(self._pair(self._ir.frames[0], self._vi.frames[0]))
             self._pass(slow, 1)
             self._pass(fast, 1)
         return pairs
@@ -285,7 +285,7 @@ class Pairer:
             if infrared is None or visible.stamp - infrared.stamp > self.config.max_age_s:
                 pairs.append(self._alone(self._vi, visible))
             else:
-                pairs.append(self._pair(infrared, visible, "ir"))
+                pairs.append(self._pair(infrared, visible))
             self._pass(self._vi, 1)
         return pairs
 
@@ -310,8 +310,7 @@ class Pairer:
 
     # bookkeeping
 
-    def _pair(self, first: _Waiting, second: _Waiting, side_of_first: Side) -> FramePair:
-        ir, vi = (first, second) if side_of_first == "ir" else (second, first)
+    def _pair(self, ir: _Waiting, vi: _Waiting) -> FramePair:
         own = {HELD} if ir.used else set()
         self.stats.held += ir.used
         self.stats.pairs += 1
@@ -323,9 +322,8 @@ class Pairer:
         self.stats.alone[queue.side] += 1
         waiting.used = True
         flags = waiting.frame.flags | {VI_LOST if queue.side == "ir" else IR_LOST} | self._take_jump()
-        if queue.side == "ir":
-            return FramePair(waiting.frame, None, 0.0, waiting.stamp, flags)
-        return FramePair(None, waiting.frame, 0.0, waiting.stamp, flags)
+        ir, vi = (waiting.frame, None) if queue.side == "ir" else (None, waiting.frame)
+        return FramePair(ir, vi, 0.0, waiting.stamp, flags)
 
     def _take_jump(self) -> set[str]:
         jumped, self._jumped = self._jumped, False

@@ -1,4 +1,4 @@
-"""The calibration file and the warp it stands for."""
+"""The calibration file, its mapping, and the warp."""
 
 from __future__ import annotations
 
@@ -95,21 +95,21 @@ def test_identity_warps_nothing() -> None:
     assert aligner.seen((64, 48), (64, 48)).all()
 
 
-def test_what_infrared_does_not_see_is_black_or_what_lies_under() -> None:
+def test_pixels_outside_infrared_are_black_or_the_background() -> None:
     shifted = np.eye(3)
     shifted[0, 2] = -16
     aligner = Aligner(Calibration((64, 48), (64, 48), shifted))
     image = np.full((48, 64), 200, np.uint8)
-    under = np.full((48, 64), 90, np.uint8)
-    plain, filled = aligner.warp(image, (64, 48)), aligner.warp(image, (64, 48), under)
+    background = np.full((48, 64), 90, np.uint8)
+    plain, filled = aligner.warp(image, (64, 48)), aligner.warp(image, (64, 48), background)
     assert set(np.unique(plain[:, :16])) == {0}
     assert set(np.unique(filled[:, :16])) == {90}
     assert (filled[:, 16:] == 200).all()
-    assert (under == 90).all()
+    assert (background == 90).all()
 
 
-def test_a_bent_lens_shows_nothing_twice() -> None:
-    """Beyond its reach a barrel's formula folds back into the picture: that must stay unseen."""
+def test_a_distorted_lens_shows_nothing_twice() -> None:
+    """Beyond its valid radius a barrel distortion folds back into the picture, which must not be shown."""
     focal = 100.0
     lens = Lens(np.asarray([[focal, 0, 31.5], [0, focal, 23.5], [0, 0, 1]]), np.asarray([-0.4, 0, 0, 0, 0]))
     assert lens.valid_radius == pytest.approx((1 / 1.2) ** 0.5)
@@ -140,6 +140,7 @@ def test_maps_are_computed_once_a_size(calibration: Calibration, monkeypatch: py
 # Versions of OpenCV
 
 
+@pytest.mark.skipif(hasattr(cv2, "undistortPointsIter"), reason="this OpenCV has the function")
 def test_undistortion_before_opencv_5(monkeypatch: pytest.MonkeyPatch) -> None:
     """There the criteria belong to a function of its own."""
     lens = Lens(np.asarray([[70.0, 0, 32], [0, 70, 24], [0, 0, 1]]), np.asarray([-0.3, 0.1, 0, 0, 0]))
@@ -277,7 +278,7 @@ def test_damaged_files(
         (b"[]", "is not a calibration"),
     ],
 )
-def test_files_that_are_none(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_files_that_are_not_calibrations(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "c.json"
     if content is not None:
         path.write_bytes(content)

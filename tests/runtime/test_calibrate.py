@@ -72,7 +72,7 @@ def pairs(scene: Scene) -> list[tuple[np.ndarray, np.ndarray]]:
 
 @pytest.mark.parametrize("lens", ["known", "found"])
 def test_points_with_a_pixel_of_click_noise(lens: str) -> None:
-    """36 clicks all over the overlap of 640x480 pictures, each a pixel off on both sides."""
+    """36 clicks all over the overlap of 640x480 pictures, each one pixel off."""
     vi, ir = (SimConfig(c.kind, 640, 480, fov=c.fov, yaw=c.yaw, pitch=c.pitch, roll=c.roll, k1=c.k1).view()
               for c in (VISIBLE, ASKEW))  # fmt: skip
     points, truth = overlap(vi, ir)
@@ -80,7 +80,7 @@ def test_points_with_a_pixel_of_click_noise(lens: str) -> None:
     off = []
     for seed in range(10):
         rng = np.random.default_rng(seed)
-        # As people are asked to: one in each part of the picture.
+        # One in each part of the picture.
         low, span = points.min(axis=0), np.ptp(points, axis=0) + 1
         cells = ((points - low) / span * 6).astype(int) @ (6, 1)
         picks = [rng.choice(np.flatnonzero(cells == c)) for c in range(36) if (cells == c).any()]
@@ -171,7 +171,7 @@ def test_point_files(tmp_path: Path, name: str, text: str) -> None:
         ("p.json", "[" * 100_000, "nested too deeply"),
     ],
 )
-def test_point_files_that_are_none(tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_files_without_points(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
         read_points(tmp_path / name)
@@ -181,7 +181,7 @@ def test_clicks_become_pixels() -> None:
     """Visible first, then infrared, each in its own picture's pixels; others are ignored; undo takes one back."""
     board = ClickBoard(np.zeros((360, 480), np.uint8), np.zeros((240, 320, 3), np.uint8))
     click = cv2.EVENT_LBUTTONDOWN
-    board.on_mouse(click, 1100, 100)  # infrared's turn has not come
+    board.on_mouse(click, 1100, 100)  # a visible point comes first
     board.on_mouse(cv2.EVENT_MOUSEMOVE, 100, 100)
     board.on_mouse(click, 30, 60)
     board.on_mouse(click, 40, 60)  # a second visible one
@@ -289,7 +289,7 @@ def test_a_board_of_too_few_corners() -> None:
 
 
 def test_refine_from_nothing_reaches_a_pixel(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    """From both pictures laid on each other, 30 px off and more, with an unknown lens."""
+    """Both pictures centred on each other, more than 25 px off, with an unknown lens."""
     vi, ir = VISIBLE.view(), ASKEW.view()
     start = rough_start(SIZE, SIZE)
     assert rms(errors(start, vi, ir)) > 25
@@ -302,7 +302,7 @@ def test_refine_from_nothing_reaches_a_pixel(pairs: list[tuple[np.ndarray, np.nd
 
 
 def test_refine_from_a_calibration_that_has_slipped(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    """The lens is known, the mount was knocked: no search."""
+    """The lens is known and the mount was moved a little: no search."""
     vi, ir = VISIBLE.view(), ASKEW.view()
     points, truth = overlap(vi, ir)
     lens = Lens(ir.matrix, ir.distortion)
@@ -315,7 +315,7 @@ def test_refine_from_a_calibration_that_has_slipped(pairs: list[tuple[np.ndarray
     np.testing.assert_array_equal(found.calibration.ir_lens.distortion, lens.distortion)  # type: ignore[union-attr]
 
 
-def test_check_tells_a_good_calibration_from_a_shifted_one(
+def test_check_distinguishes_a_good_calibration_from_a_shifted_one(
     pairs: list[tuple[np.ndarray, np.ndarray]],
 ) -> None:
     points, truth = overlap(VISIBLE.view(), ASKEW.view())
@@ -339,7 +339,7 @@ def test_check_tells_a_good_calibration_from_a_shifted_one(
     assert ink.min() > picture.shape[1] // 2
 
 
-def test_pictures_with_nothing_in_common_are_refused() -> None:
+def test_pictures_of_different_scenes_are_refused() -> None:
     rng = np.random.default_rng(0)
     noise = [cv2.GaussianBlur(rng.integers(0, 255, (120, 160), np.uint8), (0, 0), 1.5) for _ in range(2)]
     with pytest.raises(InputError, match=r"agree by 0\.\d\d only: expected the same scene"):
@@ -431,7 +431,7 @@ def test_offset_of_an_askew_camera_by_its_calibration(visible: Recording, scene:
     assert found.seconds * 1000 == pytest.approx(80.0, abs=10.0)
 
 
-def test_nothing_that_moves_gives_no_offset() -> None:
+def test_a_still_scene_gives_no_offset() -> None:
     rng = np.random.default_rng(0)
     sides = []
     for side in ("ir", "vi"):

@@ -1,4 +1,4 @@
-"""Pairing by stamps: every case a table of when frames were taken, in the order they arrive."""
+"""Pairing by stamps. A case lists the stamps of both streams in the order of arrival."""
 
 from __future__ import annotations
 
@@ -31,9 +31,7 @@ def feed(pairer: Pairer, arriving: str, scale: float = 0.001) -> list[FramePair]
     return pairs
 
 
-def told(
-    pairs: Sequence[FramePair], offsets: tuple[float, float] = (0.0, 0.0)
-) -> list[tuple[int | None, ...]]:
+def stamps_of(pairs: Sequence[FramePair]) -> list[tuple[int | None, ...]]:
     """Milliseconds of the infrared and the visible frame of each pair, None where a side is missing."""
     return [
         tuple(None if f is None else round(f.timestamp * 1000) for f in (pair.ir, pair.vi)) for pair in pairs
@@ -160,7 +158,7 @@ HOLD = [
 def test_nearest(case: Case) -> None:
     pairer = Pairer(case.config)
     pairs = feed(pairer, case.arriving) + pairer.flush()
-    assert told(pairs) == case.pairs
+    assert stamps_of(pairs) == case.pairs
     assert dict(pairer.stats.dropped) == case.dropped
 
 
@@ -168,11 +166,11 @@ def test_nearest(case: Case) -> None:
 def test_hold(case: Case) -> None:
     pairer = Pairer(PairingConfig(mode="hold"))
     pairs = feed(pairer, case.arriving) + pairer.flush()
-    assert told(pairs) == case.pairs
+    assert stamps_of(pairs) == case.pairs
     assert dict(pairer.stats.dropped) == case.dropped
 
 
-def test_a_pair_tells_skew_stamp_and_flags() -> None:
+def test_a_pair_has_skew_stamp_and_flags() -> None:
     pairer = Pairer(PairingConfig(mode="hold", ir_offset_s=0.5))
     pairer.push("ir", frame(0.496, flags=["frozen"]))
     pairer.push("vi", frame(0.0))
@@ -222,24 +220,24 @@ def test_pairs_follow_stamps_not_arrival(ir_fps: float, vi_fps: float, lag: tupl
     config = PairingConfig(patience_s=0.2)
     prompt, _ = run(config, merged(ir, vi))
     late, _ = run(config, merged(ir, vi, lag))
-    assert told(late)[6:] == told(prompt)[6:]
+    assert stamps_of(late)[6:] == stamps_of(prompt)[6:]
 
 
 def test_nearest_waits_no_longer_than_it_must() -> None:
     """A pair in step goes out with the later of its two frames, not with the next one."""
     pairer = Pairer()
     feed(pairer, "i0 v0 i40 v40 i80 v80 i120 v120")
-    assert told(pairer.push("ir", frame(0.163)) + pairer.push("vi", frame(0.160))) == [(163, 160)]
-    assert told(pairer.push("vi", frame(0.200)) + pairer.push("ir", frame(0.203))) == [(203, 200)]
+    assert stamps_of(pairer.push("ir", frame(0.163)) + pairer.push("vi", frame(0.160))) == [(163, 160)]
+    assert stamps_of(pairer.push("vi", frame(0.200)) + pairer.push("ir", frame(0.203))) == [(203, 200)]
 
 
 def test_hold_gives_a_visible_frame_at_once_while_no_infrared_is_due() -> None:
     pairer = Pairer(PairingConfig(mode="hold"))
     feed(pairer, "i0 v0 v33 v67 i100 v100 v133 v167 i200 v200")
-    assert told(pairer.push("vi", frame(0.233))) == [(200, 233)]
+    assert stamps_of(pairer.push("vi", frame(0.233))) == [(200, 233)]
     # At 300 ms the next infrared frame is due: this one waits for it.
     assert pairer.push("vi", frame(0.300)) == []
-    assert told(pairer.push("ir", frame(0.301))) == [(301, 300)]
+    assert stamps_of(pairer.push("ir", frame(0.301))) == [(301, 300)]
 
 
 @pytest.mark.parametrize("mode", ["nearest", "hold"])
@@ -267,7 +265,7 @@ def test_jitter_and_drops(mode: str) -> None:
 @pytest.mark.parametrize("jump", [-1000.0, -3.0, 3.0, 1000.0])
 @pytest.mark.parametrize("mode", ["nearest", "hold"])
 def test_a_clock_that_jumps(mode: str, side: str, jump: float) -> None:
-    """Pairing recovers within a second, says so once, and the skew is again below half a frame or so."""
+    """Pairing recovers within a second and flags it once; then the skew is about half a frame or less."""
     arriving = [
         (s, t + (jump if s == side and t >= 4.0 else 0.0))
         for s, t in merged(ticks(25, 10), ticks(25, 10, 0.004))
@@ -304,7 +302,7 @@ def test_a_stall_of_both_is_no_jump() -> None:
 @pytest.mark.parametrize("mode", ["nearest", "hold"])
 @pytest.mark.parametrize(("gone", "flag"), [("ir", "ir-lost"), ("vi", "vi-lost")])
 def test_a_side_that_falls_silent_and_comes_back(mode: str, gone: str, flag: str) -> None:
-    """From 4 to 9 s one camera is silent: the other goes out alone and marked, then all is as before."""
+    """One camera is silent from 4 to 9 s: the other one is passed on alone and flagged, then pairs resume."""
     full, holes = ticks(25, 14), ticks(25, 4) + ticks(25, 5, 9.0)
     ir, vi = (holes, full) if gone == "ir" else (full, holes)
     pairs, pairer = run(PairingConfig(mode=mode), merged(ir, vi))
@@ -327,15 +325,15 @@ def test_a_side_that_never_comes() -> None:
 
 @pytest.mark.parametrize("mode", ["nearest", "hold"])
 def test_a_source_reported_lost(mode: str) -> None:
-    """`lost` need not wait for the silence: what is there goes out at once, until a frame comes again."""
+    """`lost` does not wait for the silence: waiting frames are passed on at once, until the side has a frame again."""
     pairer = Pairer(PairingConfig(mode=mode))
     feed(pairer, "i0 v0 i40 v40 i80 v80 i120 v120")
     waiting = pairer.push("vi", frame(0.160))
     waiting += pairer.lost("ir")
-    assert told(waiting)[-1] == (None, 160) or mode == "hold"
-    assert told(pairer.push("vi", frame(0.200))) == [(None, 200)]
+    assert stamps_of(waiting)[-1] == (None, 160) or mode == "hold"
+    assert stamps_of(pairer.push("vi", frame(0.200))) == [(None, 200)]
     after = pairer.push("ir", frame(0.240)) + pairer.push("vi", frame(0.240))
-    assert told(after)[-1] == (240, 240)
+    assert stamps_of(after)[-1] == (240, 240)
     assert not pairer.is_lost("ir")
 
 
@@ -349,14 +347,14 @@ def test_files_wait_however_far_one_is_ahead() -> None:
             rest: dict[Side, list[float]] = {"ir": ir[::-1], "vi": vi[::-1]}
             pairs = []
             while all(rest.values()):
-                # As much as possible of one side first, as a thread that never waits would read.
+                # As much as possible of one side first.
                 side: Side = "ir" if pairer.wants("ir") else "vi"
                 assert pairer.wants(side)
                 pairs += pairer.push(side, frame(rest[side].pop()))
             assert not any(reason in ("overflow", "late") for _, reason in pairer.stats.dropped)
             pairs += pairer.flush()
             assert len(pairs) > 30
-            assert told(pairs)[5:30] == told(ordered)[5:30]
+            assert stamps_of(pairs)[5:30] == stamps_of(ordered)[5:30]
 
 
 def test_stamps_that_are_no_numbers_are_dropped() -> None:
@@ -392,7 +390,7 @@ arrivals = st.lists(st.tuples(st.sampled_from(["ir", "vi"]), stamps), max_size=8
 
 @settings(max_examples=300, deadline=None)
 @given(arrivals, st.sampled_from(["nearest", "hold"]), st.integers(2, 6), st.booleans())
-def test_whatever_comes_nothing_is_used_twice_or_lost_uncounted(
+def test_no_frame_is_used_twice_or_lost_uncounted(
     arriving: list[tuple[Side, float]], mode: str, capacity: int, offline: bool
 ) -> None:
     config = PairingConfig(mode=mode, capacity=capacity)

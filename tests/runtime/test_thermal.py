@@ -56,7 +56,7 @@ def test_mean_level_flickers_at_most_a_quarter_of_per_frame_stretching(street: n
 
 
 def test_pixels_are_not_smoothed(street: np.ndarray) -> None:
-    """The picture is a function of its own raw frame: equal counts, equal levels; nothing drags behind."""
+    """Equal counts give equal levels: the picture depends on its own raw frame only."""
     pipeline = ThermalPipeline(ThermalConfig.from_text("linear"))
     for k, image in enumerate(street[:20]):
         toned = pipeline(frame(image, k)).image
@@ -190,14 +190,14 @@ def test_someone_walking_in_is_no_scene_cut(street: np.ndarray) -> None:
 # Freezes
 
 
-def test_a_correction_is_told_and_bridged(street: np.ndarray) -> None:
-    """0.6 s at 25 fps from the 75th frame on: exactly these are marked, and nothing about them changes."""
+def test_a_correction_is_flagged_and_bridged(street: np.ndarray) -> None:
+    """0.6 s at 25 fps from frame 75 on: exactly these are flagged, and their picture does not change."""
     pipeline = ThermalPipeline(ThermalConfig.from_text("plateau"))
     out = [pipeline(frame(image, k)) for k, image in enumerate(street)]
     assert [k for k, f in enumerate(out) if "frozen" in f.flags] == list(range(75, 90))
     for f in out[75:90]:
         np.testing.assert_array_equal(f.image, out[74].image)
-    # No leap when the picture moves again, beyond what the scene itself did.
+    # No jump afterwards, beyond the motion of the scene.
     assert abs(out[90].image.mean() - out[89].image.mean()) < 2
 
 
