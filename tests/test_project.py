@@ -50,6 +50,41 @@ def files(room: str) -> list[Path]:
     return found
 
 
+def imported_on_import(path: Path, modules: dict[str, Path]) -> set[str]:
+    """Modules of ours that a module imports outside of functions, also those for type checkers only."""
+    folders = path.relative_to(ROOT).parent.parts
+    package = list(folders if folders[0] == "ufuser" else ("ufuser", *folders))
+    names: list[str] = []
+    pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while pending:
+        for node in ast.iter_child_nodes(pending.pop()):
+            if isinstance(node, ast.Import):
+                names += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                base = package[: len(package) - node.level + 1] if node.level else []
+                module = ".".join([*base, *filter(None, [node.module])])
+                for name in (f"{module}.{alias.name}" for alias in node.names):
+                    names.append(name if name in modules else module)
+            elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                pending.append(node)
+    return set(names) & set(modules)
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    modules = {}
+    for path in (path for room in ROOMS for path in files(room)):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        parts = parts if parts[0] == "ufuser" else ("ufuser", *parts)
+        modules[".".join(parts).removesuffix(".__init__")] = path
+    left = {name: imported_on_import(path, modules) - {name} for name, path in modules.items()}
+    while True:  # take away what imports nothing that is left
+        free = {name for name, needed in left.items() if not needed & left.keys()}
+        if not free:
+            break
+        left = {name: needed for name, needed in left.items() if name not in free}
+    assert not left, f"a circle among {', '.join(sorted(left))}"
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_imports_only_run_downwards(room: str) -> None:
     for path in files(room):

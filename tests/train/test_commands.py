@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -208,3 +210,24 @@ def test_a_recipe_of_another_stage_and_a_crop_that_does_not_fit(
     recipe.write_text(recipe.read_text(encoding="utf-8").replace("crop = 16", "crop = 24"), encoding="utf-8")
     assert "'crop' must be a multiple of 16 for pseudo_sensing, got 24" in refused(capsys, words)
     assert not (project / "ir").exists()
+
+
+def test_without_pytorch_there_is_help_and_one_line_for_the_rest() -> None:
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['torch', 'safetensors', 'cv2']))\n"
+        "from ufuser.train.__main__ import main\n"
+        "sys.exit(main(sys.argv[1:], prog='ufuser train'))"
+    )
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+    for words in (["--help"], ["distill", "--help"]):
+        done = run(*words)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("usage: ufuser train")
+    done = run("direct", "--recipe", "x.toml", "--data", "d", "--out", "o")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert 'pip install "ufuser[train]"' in done.stderr
