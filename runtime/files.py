@@ -55,6 +55,9 @@ class Unfinished:
         except OSError as e:
             self.discard()
             raise InputError(f"cannot write {self.target}: {e.strerror}") from None
+        except BaseException:  # flushing takes long enough for Ctrl-C
+            self.discard()
+            raise
         if durable:
             sync_folder(self.target.parent)
 

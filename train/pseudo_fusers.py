@@ -128,6 +128,6 @@ def write_fused(fuser: str, pairs: Sequence[Pair], folder: Path) -> dict[str, Pa
         path = folder / f"{pair.name}.png"
         if not path.exists():
             fused = FUSERS[fuser](as_float(read_grey(pair.ir)), as_float(read_grey(pair.vi)))
-            write_image(path, as_uint8(np.clip(fused, 0, 1)))
+            write_image(path, as_uint8(np.clip(fused, 0, 1)), durable=False)
         written[pair.name] = path
     return written

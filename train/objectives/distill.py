@@ -202,7 +202,7 @@ class Lessons:
                     taught = network(*inputs)[0, 0].cpu().numpy()
                 # The teacher's picture comes last: where it exists, the others are whole.
                 for path, image in zip(example.images, (ir, vi, taught), strict=True):
-                    write_image(path, _as_8bit(image))
+                    write_image(path, _as_8bit(image), durable=False)
                 progress.step()
         return [example for example, _, _ in wanted]
 
