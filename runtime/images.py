@@ -54,7 +54,7 @@ def read_image(path: Path, grey: bool = False) -> NDArray[Any]:
             image = None
     if image is None:
         raise InputError(
-            f"{path} cannot be read as a picture: expected a complete {', '.join(READABLE)} file"
+            f"{path} cannot be read as a picture ({len(data)} bytes): expected a complete {', '.join(READABLE)} file"
         )
     return image
 

@@ -17,7 +17,9 @@ from ufuser.benchmarks.quality import ssim
 from ufuser.benchmarks.quality.baselines import BASELINES
 from ufuser.benchmarks.quality.images import Grey, stretch
 from ufuser.benchmarks.quality.registry import evaluate
+from ufuser.runtime.color import luma
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.images import read_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 # Queued pairs per worker: enough to keep it busy, without filling the memory.
@@ -128,29 +130,11 @@ def match(
 
 
 def read_grey(path: Path) -> Grey:
-    """Read an 8-bit picture as grey; colour by OpenCV's BGR → grey (BT.601 luma). Raises InputError."""
-    try:
-        data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}); check the file and its permissions"
-        ) from error
-    # Not cv2.imread, which takes no path outside the locale's code page and prints warnings of its own.
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    if image is None:
-        raise InputError(
-            f"{path} is no picture that OpenCV can decode ({data.size} bytes); a PNG, JPEG, BMP or TIFF"
-            " file is expected: replace it or drop its name"
-        )
+    """Read an 8-bit picture as grey; colour by its luma (BT.601). Raises InputError."""
+    image = luma(read_image(path))
     if image.dtype != np.uint8:
         raise InputError(
             f"{path} holds {image.dtype} pixels; 8 bits a channel are expected: tone-map it first"
-        )
-    if image.ndim == 3 and image.shape[2] in (3, 4):
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY if image.shape[2] == 3 else cv2.COLOR_BGRA2GRAY)
-    if image.ndim != 2:
-        raise InputError(
-            f"{path} has {image.shape[2]} channels; grey, colour or colour with alpha is expected"
         )
     return np.asarray(image, dtype=np.uint8)
 

@@ -150,7 +150,7 @@ def _nothing(folder: Path) -> None:
         (_remove_ir, [], ["--ir", "is not a folder"]),
         (_rename_all, [], ["no file name in common", "other_a", "rename"]),
         (_other_size, [], ["56x40", "56x48", "one size", "b.png"]),
-        (_garbage, [], ["b.bmp", "decode", "10 bytes"]),
+        (_garbage, [], ["b.bmp", "cannot be read as a picture", "10 bytes"]),
         (_nothing, ["--fused", "nameless"], ["nameless", "NAME=DIR"]),
         (_nothing, ["--list", "{folder}/missing"], ["--list", "missing"]),
         (_nothing, ["--csv", "{folder}/missing/out.csv"], ["cannot write", "there is no folder"]),
