@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from ufuser.runtime.errors import InputError
+from ufuser.runtime.errors import InputError, first_line
 
 BAD_INPUT, INTERRUPTED = 2, 130
 PIPE_BROKEN = 141
@@ -117,7 +117,7 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
             raise
         extra = args.extra_of_command
         remedy = f'pip install "ufuser[{extra}]"; ' if extra else ""
-        message = f"{str(e).splitlines()[0]} ({remedy}`ufuser doctor` shows what is missing)"
+        message = f"{first_line(e)} ({remedy}`ufuser doctor` shows what is missing)"
     except KeyboardInterrupt as e:
         print(": ".join(["interrupted", *map(str, e.args)]), file=sys.stderr)
         return INTERRUPTED

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 
 class InputError(ValueError):
     """Bad input: the message says what was given, what was expected, and what to do.
@@ -19,20 +16,6 @@ class InputError(ValueError):
             message = f"{argument}: {message}"
         super().__init__(message)
         self.argument = argument
-
-    @property
-    def reason(self) -> str:
-        """The message without `name: `."""
-        return str(self) if self.argument is None else str(self).removeprefix(f"{self.argument}: ")
-
-
-@contextmanager
-def naming(argument: str) -> Iterator[None]:
-    """Give errors raised inside the name of an argument: a value's parser does not know what it is called."""
-    try:
-        yield
-    except InputError as e:
-        raise InputError(e.reason, argument) from None
 
 
 def first_line(error: BaseException) -> str:

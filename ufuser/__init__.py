@@ -5,7 +5,6 @@ The public API. Each name is imported on first use, so `import ufuser` needs nei
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from ufuser.runtime.errors import InputError
@@ -30,6 +29,8 @@ def __getattr__(name: str) -> Any:
 
         return stream
     if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
         try:
             return version("ufuser")
         except PackageNotFoundError:  # a checkout that is not installed

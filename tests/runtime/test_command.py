@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ufuser.runtime.command import PIPE_BROKEN, Command, Parser, add_commands, run_command, with_flag
-from ufuser.runtime.errors import InputError, naming
+from ufuser.runtime.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 FNET = ROOT / "runtime" / "weights" / "fnet.onnx"
@@ -63,12 +63,6 @@ def test_an_error_names_the_argument_and_the_command_line_the_flag(
     assert with_flag(error, {"sync": None, "max_skew": None}) == on_command_line
     assert run_command(running(raising(error)), []) == 2
     assert capsys.readouterr().err == f"error: {on_command_line}\n"
-
-
-def test_an_inner_error_gets_the_name_of_the_argument() -> None:
-    with pytest.raises(InputError, match=r"^agc: expected a mode$") as caught, naming("agc"):
-        raise InputError("expected a mode", "text")
-    assert caught.value.argument == "agc"
 
 
 def test_a_wrong_command_line_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
