@@ -120,7 +120,7 @@ def _explained(message: str, kind: Any, values: Any) -> str:
     """msgspec's message in the words of a settings file: `optim.steps: expected a whole number, got text`."""
     what, _, path = message.partition(" - at `")
     steps = re.findall(r"\w+", path.rstrip("`").removeprefix("$"))
-    place = ".".join(steps)
+    place = _shown(steps)
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what, re.DOTALL)
     if unknown:
         known = _keys(kind, steps)
@@ -128,14 +128,15 @@ def _explained(message: str, kind: Any, values: Any) -> str:
         near = (
             f" (did you mean '{close[0]}'?)" if close else f", expected {', '.join(known)}" if known else ""
         )
-        return f"unknown key '{'.'.join([*steps, unknown[1]])}'{near}"
+        return f"unknown key '{_shown([*steps, unknown[1]])}'{near}"
     missing = re.fullmatch(r"Object missing required field `(.*)`", what, re.DOTALL)
     if missing:
-        return f"the key '{'.'.join([*steps, missing[1]])}' is missing"
+        return f"the key '{_shown([*steps, missing[1]])}' is missing"
     choices = getattr(_type_at(kind, steps), "values", ())
     if what.startswith("Invalid enum value") and choices:
         what = f"expected one of {', '.join(map(str, choices))}"
     what = re.sub(r"`([\w |]+)`", lambda m: _in_words(m[1]), what).replace("Expected", "expected", 1)
+    what = what.replace("Number out of range", "expected a smaller number")
     given = _given(values, steps)
     return f"{place} is {given}: {what}" if place and given else f"{place}: {what}" if place else what
 
@@ -144,6 +145,11 @@ def _in_words(kinds: str) -> str:
     """msgspec's `float | null` as "a number"."""
     names = [name for name in kinds.split(" | ") if name != "null" or kinds == "null"]
     return " or ".join(_WORDS.get(name, name) for name in names)
+
+
+def _shown(steps: list[str]) -> str:
+    """A place as `homography[0][2]` or `optim.steps`."""
+    return "".join(f"[{step}]" if step.isdecimal() else f".{step}" for step in steps).removeprefix(".")
 
 
 def _given(values: Any, steps: list[str]) -> str:

@@ -245,8 +245,11 @@ def test_a_bare_file_is_enough(tmp_path: Path) -> None:
         ({"homography": [[1, 0, 0], [0, -1, 0], [0, 0, 1]]}, "mirrors or flattens"),
         ({"homography": [[0, 0, 0], [0, 0, 0], [0, 0, 1]]}, "mirrors or flattens"),
         ({"homography": [[1, 0, 0], [0, 1, 0], [0, 0, 0]]}, "mirrors or flattens"),
-        ({"homography": [[10**400, 0, 0], [0, 1, 0], [0, 0, 1]]}, "[Nn]umber out of range"),
-        ({"vi_size": [0, 480]}, "vi_size.0 is 0: expected a whole number >= 1"),
+        (
+            {"homography": [[10**400, 0, 0], [0, 1, 0], [0, 0, 1]]},
+            r"homography\[0\]\[0\] is 1000.*: expected a smaller number",
+        ),
+        ({"vi_size": [0, 480]}, r"vi_size\[0\] is 0: expected a whole number >= 1"),
         ({"vi_size": "640x480"}, "vi_size is '640x480': expected a list"),
         ({"ir_lens": {"matrix": [[1, 0, 0]] * 3}}, "the key 'ir_lens.distortion' is missing"),
         ({"ir_lens": 5}, "ir_lens is 5: expected a table"),

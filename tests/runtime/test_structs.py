@@ -44,7 +44,7 @@ def test_what_fits_becomes_a_struct(tmp_path: Path) -> None:
         ),
         ({"optim": {"steps": 1}, "zzz": 1}, "here: unknown key 'zzz', expected optim, names, limit"),
         ({"optim": {}}, "here: the key 'optim.steps' is missing"),
-        ({"optim": {"steps": 1}, "names": [1]}, "here: names.0 is 1: expected text, got a whole number"),
+        ({"optim": {"steps": 1}, "names": [1]}, "here: names[0] is 1: expected text, got a whole number"),
         ({"optim": {"steps": 1}, "limit": "x"}, "here: limit is 'x': expected a number, got text"),
         ([], "here: expected a table, got a list"),
     ],

@@ -90,8 +90,8 @@ def test_a_compact_one_keeps_the_layout_and_its_width_in_the_checkpoint(tmp_path
             {"global_blocks": [1, 1, 1]},
             r"global_blocks is \[1, 1, 1\]: expected a list of length 4",
         ),
-        ("ufuser", {"local_blocks": [2, 2, 2, True]}, "local_blocks.3 is True: expected a whole number"),
-        ("ufuser", {"local_blocks": [2, 2, 2, -1]}, "local_blocks.3 is -1: expected a whole number >= 0"),
+        ("ufuser", {"local_blocks": [2, 2, 2, True]}, r"local_blocks\[3\] is True: expected a whole number"),
+        ("ufuser", {"local_blocks": [2, 2, 2, -1]}, r"local_blocks\[3\] is -1: expected a whole number >= 0"),
         ("ufuser", {"global_blocks": [1, 1, 1, 0], "local_blocks": [2, 2, 2, 0]}, "has neither branch"),
     ],
 )
