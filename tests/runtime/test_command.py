@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -180,3 +182,13 @@ def test_a_command_ends_quietly_when_nobody_reads_its_output(words: list[str], u
 def test_another_broken_pipe_is_an_error() -> None:
     with pytest.raises(BrokenPipeError, match="encoder"):
         run_command(running(raising(BrokenPipeError("the encoder has died"))), [])
+
+
+def test_no_error_of_the_runtime_names_a_flag() -> None:
+    """Errors name arguments; commands in backticks, such as `ufuser build --onnx`, are no flags of the caller."""
+    for path in (ROOT / "runtime").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Raise):
+                parts = (n.value for n in ast.walk(node) if isinstance(n, ast.Constant))
+                message = re.sub("`[^`]*`", "", "".join(map(str, parts)))
+                assert not re.search(r"(?<!\w)--[a-z]", message), f"{path}: {message}"
