@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -128,12 +129,12 @@ def _imported(name: str, module: str, remedy: str, needed: bool, group: str) -> 
 
 
 def _version(loaded: Any, module: str) -> str:
-    if module == "pycuda.driver":
-        try:
-            return version("pycuda")
-        except PackageNotFoundError:
-            return "unknown version"
-    return str(getattr(loaded, "__version__", "unknown version"))
+    with suppress(AttributeError):
+        return str(loaded.__version__)
+    try:
+        return version(module.partition(".")[0])
+    except PackageNotFoundError:
+        return "unknown version"
 
 
 def check_default_path() -> Check:

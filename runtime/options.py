@@ -41,7 +41,11 @@ class FuserOptions(Options, frozen=True, kw_only=True):
     """What fuses: see `Fuser.open`."""
 
     model: Annotated[
-        str, Meta(description="shipped model or ONNX file; auto is ufuser on a GPU, else lite")
+        str,
+        Meta(
+            description="shipped model or ONNX file; auto is ufuser on a GPU, else lite",
+            extra={"metavar": "M"},
+        ),
     ] = models.AUTO
     engine: Annotated[
         str,
