@@ -1,4 +1,4 @@
-"""ONNX files: read with a clear word, their metadata."""
+"""ONNX files: reading with one-line errors, metadata."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from ufuser.runtime.errors import InputError
 
 
 def load_onnx(path: Path) -> tuple[bytes, onnx.ModelProto]:
-    """A file's bytes and model. Raises InputError for what is no ONNX file."""
+    """A file's bytes and model. Raises InputError for anything but an ONNX file."""
     try:
         content = path.read_bytes()
     except OSError as e:
         raise InputError(
-            f"cannot read {path}: {e.strerror}; expected an .onnx file of `ufuser-export`"
+            f"cannot read {path}: {e.strerror}; expected an .onnx file of `ufuser export`"
         ) from None
     model = onnx.ModelProto()
     try:
         model.ParseFromString(content)
     except DecodeError:
-        raise InputError(f"{path} is not a whole ONNX file: expected one of `ufuser-export`") from None
+        raise InputError(
+            f"{path} is not an ONNX file, or not a whole one: expected one of `ufuser export`"
+        ) from None
     if not model.graph.node:
-        raise InputError(f"{path} is not an ONNX file with a network in it: expected one of `ufuser-export`")
+        raise InputError(f"{path} is not an ONNX file with a network in it: expected one of `ufuser export`")
     return content, model
 
 

@@ -15,7 +15,7 @@ COMMANDS = {
     "calibrate": Command("ufuser.cli.calibrate", "find the geometry and the time offset between two cameras"),
     "doctor": Command("ufuser.cli.doctor", "check what this machine lacks, and how to get it"),
     "explain": Command(
-        "ufuser.cli.explain", "show which part of a fused picture comes from which camera (FNet)"
+        "ufuser.cli.explain", "show which part of a fused picture comes from which camera (FNet)", "explain"
     ),
     "train": Command("ufuser.train.__main__", "train networks, import released weights", "train"),
     "export": Command("ufuser.export.to_onnx", "export a checkpoint to ONNX", "export,cpu"),

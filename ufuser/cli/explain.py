@@ -7,18 +7,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ufuser.export.fnet_parts import FEATURES, PARTS
 from ufuser.runtime.color import luma
 from ufuser.runtime.command import Parser
 from ufuser.runtime.contact_sheet import Layout, Row, contact_sheet
 from ufuser.runtime.engines import Image
 from ufuser.runtime.errors import InputError
-from ufuser.runtime.explain import FEATURES, PARTS, Explanation, explain
 from ufuser.runtime.files import make_folder, write_bytes
 from ufuser.runtime.images import as_uint8, read_image, write_image
+
+if TYPE_CHECKING:
+    from ufuser.export.explain import Explanation
 
 _CALLED = {"unique_ir": "unique infrared", "common": "common", "unique_vi": "unique visible"}
 _EPILOG = """\
@@ -52,6 +55,8 @@ def get_parser(prog: str) -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Explain, write, and print. Raises InputError."""
+    from ufuser.export.explain import explain
+
     if args.out.exists() and not args.out.is_dir():
         raise InputError(f"--out {args.out} is a file: expected a folder")
     ir, vi = read_image(args.ir), read_image(args.vi)

@@ -9,9 +9,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
-from ufuser.runtime.explain import FEATURES, PARTS, explain, with_outputs
+from ufuser.export.explain import add_outputs, explain
+from ufuser.export.fnet_parts import FEATURES, PARTS
 from ufuser.runtime.images import read_image, write_image
 
 MakeModel = Callable[..., Path]
@@ -67,11 +69,10 @@ def test_the_parts_add_up_at_a_size_that_has_to_be_padded(parts_model: Path) -> 
 
 
 def test_outputs_are_added_to_those_that_are_there(parts_model: Path) -> None:
-    onnx = pytest.importorskip("onnx")
-    content = with_outputs(parts_model.read_bytes(), ["common", "x" * 200])
-    graph = onnx.load_from_string(content).graph
-    assert [v.name for v in graph.output] == ["fused", "common", "x" * 200]
-    assert len(graph.node) == len(NODES)
+    model = onnx.load(parts_model)
+    add_outputs(model, ["common", "product"])
+    assert [v.name for v in model.graph.output] == ["fused", "common", "product"]
+    assert len(model.graph.node) == len(NODES)
 
 
 def test_pictures_and_numbers(files: Path, parts_model: Path, command: Command) -> None:
@@ -108,7 +109,7 @@ def test_json(files: Path, parts_model: Path, quick_command: Command) -> None:
         ({"--out": "ir.png"}, ("--out ir.png is a file", "expected a folder")),
         ({"--model": "ufusser"}, ("unknown model 'ufusser'",)),
         ({"--model": "ir.png"}, ("ir.png", "not an ONNX file")),
-        ({"--threads": "0"}, ("threads 0",)),
+        ({"--threads": "0"}, ("--threads 0",)),
     ],
 )
 def test_bad_input(
@@ -135,7 +136,7 @@ def test_a_network_without_parts_and_damaged_files(
 
     assert "holds the network 'max', whose answer has no parts: expected fnet" in said(max_model)
     unnamed = make_model("unnamed", metadata=METADATA)
-    assert "does not name its parts (unique_ir, common, unique_vi): export it anew" in said(unnamed)
+    assert "does not name its parts (unique_ir, common, unique_vi): export it again" in said(unnamed)
     for key, value in (("thresholds", "{}"), ("feature_scale", "0"), ("shape_multiple", "x")):
         damaged = make_model(f"damaged_{key}", NODES, metadata={**METADATA, key: value}, constants=CONSTANTS)
         assert "damaged 'thresholds', 'feature_scale' or 'shape_multiple'" in said(damaged)
