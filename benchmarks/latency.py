@@ -248,7 +248,7 @@ def _errors(workers: Sequence[Worker], folder: Path) -> dict[int, Error]:
 
 def _plain_export(checkpoint: Path, folder: Path) -> Path:
     """Export the network as trained, without rewrites."""
-    from ufuser.export.to_onnx import trace
+    from ufuser.export.exporter import trace
     from ufuser.train.checkpoint import load_model
 
     print("exporting the network without rewrites (a minute or two) …", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""How far one network's answers are from another's: over real pairs, or pictures made for it."""
+"""The difference between the answers of two networks, over real pairs or synthetic pictures."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.images import as_float, read_grey
 from ufuser.runtime.shapes import MULTIPLE
 from ufuser.train.data import Pair, find_pairs
 
+if TYPE_CHECKING:
+    from torch import nn
+
 Image = NDArray[np.float32]
 Network = Callable[[Image, Image], Image]
 """ir, vi → fused; each B×1×H×W float32, H and W multiples of 8."""
-PARITY_SHAPES = ((1, 64, 64), (2, 72, 104), (1, 240, 320))
-"""Batch, height and width of the made pictures that every export is checked with."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One pair of pictures, padded as the network asks."""
+    """One pair of pictures, padded to the sizes that networks take."""
 
     name: str
     ir: Image  # B×1×H×W
@@ -43,8 +43,8 @@ class Difference:
     mean: float
     psnr_db: float  # peak 1, of the mean squared error over all pictures, each weighing the same
     lowest_psnr_db: float  # of the worst picture
-    worst: str  # the sample with the largest difference …
-    place: tuple[int, int]  # … and where in it: row, column
+    worst: str  # the sample with the largest difference
+    place: tuple[int, int]  # row and column of the largest difference in it
     samples: int
 
     def __str__(self) -> str:
@@ -61,13 +61,13 @@ def compare(
     samples: Iterable[Sample],
     seen: Callable[[Sample, Image, Image], None] | None = None,
 ) -> Difference:
-    """Run both over the samples.
+    """Run both networks over the samples.
 
     Args:
-        reference: whose answers are taken for right.
+        reference: its answers count as correct.
         candidate: the other one.
         samples: at least one.
-        seen: takes each sample with both answers, H×W without padding.
+        seen: receives each sample with both answers, H×W without padding.
 
     Raises:
         ValueError: no samples.
@@ -112,7 +112,7 @@ def psnr(mean_square: float) -> float:
 
 
 def padded(name: str, ir: Image, vi: Image) -> Sample:
-    """A pair of H×W float32 pictures as a sample, reflected at the bottom and right as the runtime does."""
+    """A pair of H×W float32 pictures as a sample, padded by reflection at the bottom and right, as in the runtime."""
     height, width = ir.shape
     border = ((0, -height % MULTIPLE), (0, -width % MULTIPLE))
     ir, vi = (np.ascontiguousarray(np.pad(x, border, mode="reflect"))[None, None] for x in (ir, vi))
@@ -127,9 +127,9 @@ def real_samples(pairs: Sequence[Pair]) -> Iterator[Sample]:
 
 
 def pairs_in(folder: Path, names: Path | None) -> list[Pair]:
-    """Pairs of folder/ir and folder/vi; with a list of names, one stem a line, those alone.
+    """Pairs of folder/ir and folder/vi; with a file of names, one stem a line, only those.
 
-    Raises InputError for unreadable files and names that are not there.
+    Raises InputError for unreadable files and for names without a pair.
     """
     pairs = find_pairs(folder)
     if names is None:
@@ -147,7 +147,7 @@ def pairs_in(folder: Path, names: Path | None) -> list[Pair]:
 
 
 def synthetic_samples(shapes: Iterable[tuple[int, int, int]]) -> Iterator[Sample]:
-    """Made pictures at each batch, height and width (multiples of 8)."""
+    """Synthetic pictures at each batch, height and width (multiples of 8)."""
     for shape in shapes:
         ir, vi = synthetic_pair(shape)
         yield Sample("x".join(map(str, shape)), ir, vi, *shape[1:])
@@ -169,6 +169,7 @@ def synthetic_pair(shape: tuple[int, int, int]) -> tuple[Image, Image]:
 
 def torch_network(model: nn.Module) -> Network:
     """A PyTorch network as a function of arrays, on the CPU."""
+    import torch  # here: comparing ONNX files and engines works without it
 
     def run(ir: Image, vi: Image) -> Image:
         with torch.no_grad():
@@ -178,14 +179,17 @@ def torch_network(model: nn.Module) -> Network:
     return run
 
 
-def onnx_network(model: bytes | str, threads: int | None = None) -> Network:
-    """An ONNX model (bytes or path) as a function of arrays, by ONNX Runtime on the CPU."""
+def onnx_network(model: bytes, optimized: bool = True) -> Network:
+    """A serialized ONNX model as a function of arrays, by ONNX Runtime on the CPU.
+
+    Without optimization it rounds after every operator, as the graph is written.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def run(ir: Image, vi: Image) -> Image:

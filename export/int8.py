@@ -1,7 +1,7 @@
-"""INT8: quantise and dequantise nodes around the convolutions that bear it, calibrated on real pairs.
+"""INT8: quantize and dequantize nodes around convolutions, calibrated on real pairs.
 
-Static quantisation by ONNX Runtime's tools. Which layers bear it is found, not guessed: each is quantised alone,
-the costliest are left in float until the whole network is near enough to fp32.
+Static quantization by ONNX Runtime's tools. The layers are chosen by measurement: each is quantized alone, and the
+costliest stay in float until the whole network is close enough to fp32.
 """
 
 from __future__ import annotations
@@ -16,55 +16,52 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from tqdm import tqdm
 
-from ufuser.export.fidelity import Difference, Image, Sample, compare, onnx_network, psnr, real_samples
+from ufuser.export.fidelity import Difference, Image, Network, compare, onnx_network, psnr, real_samples
+from ufuser.export.tolerances import CROPS, LEAST_CROPS
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.images import as_float, read_grey
+from ufuser.runtime.shapes import MULTIPLE
 from ufuser.train.data import Pair
 
-TARGETS = ("cpu", "tensorrt")
 QUANTIZED = ("Conv", "ConvTranspose")
-LEAST_CROPS = 32
-NARROW = 16  # channels in or out, below which a convolution gains less than its conversions cost
-_STEP = 0.05  # of the layers still quantised, that are left out at a time
-
-Say = Callable[[str], None]
+NARROW = 16  # channels in or out; below, a convolution gains less than its conversions cost
+_STEP = 0.05  # share of the remaining layers that go back to float at a time
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the ranges are taken from, and what the result is judged by."""
+    """Pairs that the ranges are measured on, and other pairs that the result is compared over."""
 
-    pairs: Sequence[Pair]  # never judged by
-    validation: Sequence[Pair]  # never calibrated with
-    crops: int = 48
-    height: int = 256  # pixels of a crop; smaller pictures give what they have
+    pairs: Sequence[Pair]
+    validation: Sequence[Pair]
+    crops: int = CROPS
+    height: int = 256  # pixels of a crop; the whole height of smaller pictures
     width: int = 320
 
     def check(self) -> None:
-        """Raise InputError for too little to calibrate or to judge by."""
+        """Raise InputError for too few crops, or no pairs on one side."""
         if self.crops < LEAST_CROPS:
-            raise InputError(f"{self.crops} calibration crops: expected at least {LEAST_CROPS}")
+            raise InputError(f"crops={self.crops}: expected {LEAST_CROPS} or more", argument="crops")
         if not self.pairs or not self.validation:
             raise InputError(
-                f"{len(self.pairs)} pairs to calibrate with, {len(self.validation)} to judge by: expected both"
+                f"{len(self.pairs)} pairs to calibrate with, {len(self.validation)} to validate with: expected both"
             )
 
     def samples(self) -> list[tuple[Image, Image]]:
-        """The crops, 1×1×h×w each: every pair in turn, at places that the crop's number decides."""
+        """The crops, 1×1×h×w each: every pair in turn, at positions seeded by the crop's number."""
         taken = []
         for number in range(self.crops):
             pair = self.pairs[number % len(self.pairs)]
             ir, vi = (as_float(read_grey(path)) for path in (pair.ir, pair.vi))
             rng = np.random.default_rng(number)
             height, width = (
-                min(wanted, side // 8 * 8)
+                min(wanted, side // MULTIPLE * MULTIPLE)
                 for wanted, side in ((self.height, ir.shape[0]), (self.width, ir.shape[1]))
             )
             top, left = (
@@ -77,13 +74,13 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Quantized:
-    """What quantising made."""
+    """A quantized model."""
 
     model: onnx.ModelProto
     difference: Difference  # from fp32 on the validation pairs
     sensitivity: dict[str, float]  # dB of the network with this layer alone in INT8, costliest first
-    kept_float: tuple[str, ...]  # layers left out for quality's sake
-    quantized: int  # layers in INT8
+    kept_float: tuple[str, ...]  # layers that stay in float for quality
+    layers: int  # in INT8
 
 
 class _Crops(CalibrationDataReader):  # type: ignore[misc]  # untyped base
@@ -96,29 +93,33 @@ class _Crops(CalibrationDataReader):  # type: ignore[misc]  # untyped base
 
 
 def quantize(
-    model: onnx.ModelProto, calibration: Calibration, target: str, floor_db: float, say: Say
+    model: onnx.ModelProto,
+    calibration: Calibration,
+    target: str,
+    floor_db: float,
+    report: Callable[[str], None],
 ) -> Quantized:
     """An INT8 (QDQ) copy of an fp32 model.
 
     Args:
-        model: as `ufuser.export.to_onnx.trace` gives it.
-        calibration: pairs for the ranges and for judging.
+        model: from `ufuser.export.exporter.trace`.
+        calibration: pairs for the ranges and for the comparison.
         target: `cpu`: unsigned activations, weights of 7 bits, because the 8-bit products of processors
             without VNNI instructions saturate; `tensorrt`: symmetric, 8 bits, biases in float, outputs left
             to TensorRT's fusion.
-        floor_db: PSNR against fp32 on the validation pairs that must be reached.
-        say: takes a line about each step.
+        floor_db: least PSNR against fp32 on the validation pairs.
+        report: receives a line about each step.
 
     Raises:
-        InputError: too few crops, no layer worth quantising, or the floor isn't reached while any is quantised.
+        InputError: too few crops, no layer that gains by INT8, or the floor is not reached with any layer in INT8.
     """
     calibration.check()
     tool, layers = prepare(model, calibration.samples(), target)
     sensitivity = _sensitivity(tool, layers, calibration.samples()[:2])
-    say("costliest layers, network with that layer alone in INT8 against fp32:")
+    report("costliest layers, network with that layer alone in INT8 against fp32:")
     for layer, decibels in list(sensitivity.items())[:8]:
-        say(f"  {decibels:5.1f} dB  {layer}")
-    reference = _Remembered(onnx_network(tool.plain.SerializeToString()))
+        report(f"  {decibels:5.1f} dB  {layer}")
+    reference = _cached(onnx_network(tool.plain.SerializeToString()))
     samples = list(real_samples(calibration.validation))
     costliest = list(sensitivity)
     left_out = 0
@@ -126,7 +127,7 @@ def quantize(
         kept = costliest[left_out:]
         quantized = tool.quantized([node for layer in kept for node in layers[layer]])
         difference = compare(reference, tool.network(quantized), samples)
-        say(f"{len(kept)} layers in INT8, {left_out} left in float: {difference}")
+        report(f"{len(kept)} layers in INT8, {left_out} left in float: {difference}")
         if difference.psnr_db >= floor_db:
             onnx.checker.check_model(quantized, full_check=True)
             return Quantized(quantized, difference, sensitivity, tuple(costliest[:left_out]), len(kept))
@@ -140,10 +141,10 @@ def quantize(
 def prepare(
     model: onnx.ModelProto, samples: Sequence[tuple[Image, Image]], target: str
 ) -> tuple[Quantizer, dict[str, list[str]]]:
-    """What quantises the model, with ranges taken over the samples, and the layers that can be (`quantizable`).
+    """A quantizer with ranges measured over the samples, and the layers that gain by INT8 (`quantizable`).
 
     Raises:
-        InputError: none can be.
+        InputError: there is no such layer.
     """
     named = _prepared(model)
     layers = quantizable(named)
@@ -158,12 +159,12 @@ def prepare(
 
 
 def quantizable(model: onnx.ModelProto) -> dict[str, list[str]]:
-    """Layers worth quantising: names of their nodes by those of their weights.
+    """Layers that gain by INT8: names of their nodes by names of their weights.
 
     A layer that both pictures go through is two nodes of the same weights.
 
-    Groups of two channels stay in float, convolutions with fewer than `NARROW` channels in or out, and those of
-    one pixel or position, which gain nothing (and the means and variances of the norms are among them).
+    Grouped convolutions, those with fewer than `NARROW` channels in or out, and those of one pixel or position stay
+    in float: they gain nothing (and the means and variances of the norms are among them).
     """
     shapes = {t.name: tuple(t.dims) for t in model.graph.initializer}
     found: dict[str, list[str]] = {}
@@ -178,7 +179,7 @@ def quantizable(model: onnx.ModelProto) -> dict[str, list[str]]:
 
 
 def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which every node has a name of its own and every tensor its type."""
+    """A copy in which every node has a unique name and every tensor a type."""
     named = onnx.ModelProto()
     named.CopyFrom(model)
     for number, node in enumerate(named.graph.node):
@@ -208,15 +209,15 @@ def _ranges(
 
 
 class Quantizer:
-    """Quantises any choice of layers with ranges that were measured once."""
+    """Quantizes any choice of layers with ranges that were measured once."""
 
     def __init__(self, model: onnx.ModelProto, ranges: TensorsData, target: str) -> None:
         self.plain, self._ranges, self._target = model, ranges, target
 
     def quantized(self, nodes: Sequence[str]) -> onnx.ModelProto:
-        """A copy of the model with these nodes, by name, between quantise and dequantise nodes.
+        """A copy of the model with these nodes, by name, between quantize and dequantize nodes.
 
-        At least one: the library takes an empty list for all.
+        Expects at least one name: the library quantizes every node for an empty list.
         """
         for_cpu = self._target == "cpu"
         options: dict[str, Any] = {"WeightSymmetric": True, "ActivationSymmetric": not for_cpu}
@@ -240,24 +241,15 @@ class Quantizer:
         del model.graph.value_info[:]
         return model
 
-    def network(self, model: onnx.ModelProto) -> Callable[[Image, Image], Image]:
-        """The quantised model to judge: on its own kernels, or simulated in float where they are TensorRT's."""
+    def network(self, model: onnx.ModelProto) -> Network:
+        """The quantized model as a function: by ONNX Runtime's INT8 kernels, or simulated in float for TensorRT's."""
         content = model.SerializeToString()
         return onnx_network(content) if self._target == "cpu" else simulated(content)
 
 
-def simulated(model: bytes) -> Callable[[Image, Image], Image]:
+def simulated(model: bytes) -> Network:
     """A QDQ model whose convolutions compute in float between rounding to 8 bits, as written in the graph."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-    def run(ir: Image, vi: Image) -> Image:
-        (answer,) = session.run(["fused"], {"ir": ir, "vi": vi})
-        return np.asarray(answer, np.float32)
-
-    return run
+    return onnx_network(model, optimized=False)
 
 
 def _sensitivity(
@@ -279,17 +271,16 @@ def _sensitivity(
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
-class _Remembered:
-    """A network whose answers are kept: the reference is asked for the same pictures in every round."""
+def _cached(network: Network) -> Network:
+    """A network that computes each picture once: every round compares the same pictures with the reference."""
+    answers: dict[int, tuple[Image, Image]] = {}
 
-    def __init__(self, network: Callable[[Image, Image], Image]) -> None:
-        self._network = network
-        self._answers: dict[int, tuple[Image, Image]] = {}
+    def run(ir: Image, vi: Image) -> Image:
+        if id(ir) not in answers:
+            answers[id(ir)] = ir, network(ir, vi)  # holding ir keeps its id unique
+        return answers[id(ir)][1]
 
-    def __call__(self, ir: Image, vi: Image) -> Image:
-        if id(ir) not in self._answers:
-            self._answers[id(ir)] = ir, self._network(ir, vi)  # holding ir keeps its id its own
-        return self._answers[id(ir)][1]
+    return run
 
 
 def split(pairs: Sequence[Pair], validation: Sequence[str] | None) -> tuple[list[Pair], list[Pair]]:
@@ -298,16 +289,3 @@ def split(pairs: Sequence[Pair], validation: Sequence[str] | None) -> tuple[list
         return [p for n, p in enumerate(pairs) if n % 8], [p for n, p in enumerate(pairs) if n % 8 == 0]
     names = set(validation)
     return [p for p in pairs if p.name not in names], [p for p in pairs if p.name in names]
-
-
-__all__ = [
-    "TARGETS",
-    "Calibration",
-    "Quantized",
-    "Quantizer",
-    "Sample",
-    "prepare",
-    "quantizable",
-    "quantize",
-    "split",
-]

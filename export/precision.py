@@ -1,8 +1,8 @@
-"""Precision that lives in the graph: FP16 with float32 islands.
+"""Half precision in the graph: FP16 with float32 islands.
 
 TensorRT 11 and strongly typed networks of TensorRT 10 take every type from the graph; no flag changes it later.
-So the graph says it: convolutions and sums in half precision, and float32 where half precision breaks. Inputs
-and outputs stay float32, so that the runtime sees one contract whatever the precision. INT8 is in `int8.py`.
+Convolutions and sums are in half precision, and in float32 where half precision breaks. Inputs and outputs stay
+float32: the runtime's contract is the same for every precision. INT8 is in `int8.py`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,6 @@ from ufuser.export.rewrite_lite import SubtractedStatistic
 from ufuser.export.rewrite_ufuser import GramAttention, Standardise
 from ufuser.runtime.errors import InputError
 from ufuser.train.models.ufuser import ChannelAttention, ChannelLayerNorm
-
-PRECISIONS = ("fp32", "fp16", "int8")
-PSNR_FLOOR = {"fp16": 60.0, "int8": 38.0}
-"""Decibels against fp32, peak 1, that a file of this precision must reach before it is written."""
 
 
 class Float32Island(nn.Module):
@@ -77,7 +73,7 @@ ISLANDS: Mapping[type[nn.Module], Callable[..., nn.Module]] = {
     SubtractedStatistic: Float32Island,
     nn.Sigmoid: Float32End,
 }
-"""What stays in float32, and how. `python -m ufuser.export.islands` shows what each is worth to a network."""
+"""Modules that stay in float32, and how each is made. `ufuser bench islands` measures the effect of each."""
 
 
 def to_half(
@@ -90,7 +86,7 @@ def to_half(
     precision rounds levels near 1 by 5e-4.
 
     Raises:
-        InputError: the network has statistics that no island is known for.
+        InputError: the network computes statistics without an island for them.
     """
     body = copy.deepcopy(rewritten)
     _refuse_unknown(body)
@@ -104,7 +100,7 @@ def to_half(
 
 
 def _refuse_unknown(body: nn.Module) -> None:
-    """Statistics that were not rewritten would be computed in half precision, and overflow on real pictures."""
+    """Refuse statistics that were not rewritten: in half precision they overflow on real pictures."""
     kinds = (ChannelAttention, ChannelLayerNorm, nn.LayerNorm, nn.Softmax, nn.InstanceNorm2d)
     unknown = {type(module).__name__ for module in body.modules() if isinstance(module, kinds)}
     if unknown:

@@ -1,7 +1,7 @@
-"""Exact rewrites of DAE-Fuse, beside those that it shares with U-Fuser (`rewrite`).
+"""Exact rewrites of DAE-Fuse, besides those that it shares with U-Fuser (`rewrite`).
 
-Each is an identity of real arithmetic, borders included; in float32 the answers differ by rounding, which the
-tests hold under 1e-5. What each is worth is in docs/daefuse.md.
+Each is an identity of real arithmetic, borders included; in float32 the answers differ by rounding, less than 1e-5
+in the tests. docs/daefuse.md has the effect of each.
 """
 
 from __future__ import annotations
@@ -12,6 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ufuser.export.layers import (
+    bias_of,
+    convolution,
+    expect,
+    expect_type,
+    matrix_of,
+    parameter,
+    pointwise,
+    without_bias,
+)
 from ufuser.export.rewrite_ufuser import GramAttention, Standardise
 from ufuser.train.models.daefuse import (
     CELL,
@@ -28,47 +38,23 @@ from ufuser.train.models.daefuse import (
 from ufuser.train.models.ufuser import ChannelLayerNorm
 
 
-def _matrix(conv: nn.Conv1d | nn.Conv2d) -> Tensor:
-    """A pointwise convolution's kernel as out×in, float64."""
-    return conv.weight.detach().double().flatten(1)
-
-
-def _fixed(value: Tensor) -> nn.Parameter:
-    return nn.Parameter(value.float().contiguous(), requires_grad=False)
-
-
-def _pointwise(kernel: Tensor, bias: Tensor | None) -> nn.Conv2d:
-    """The 1×1 convolution of an out×in kernel."""
-    conv = nn.Conv2d(kernel.shape[1], kernel.shape[0], 1, bias=bias is not None)
-    conv.weight = _fixed(kernel[:, :, None, None])
-    if bias is not None:
-        conv.bias = _fixed(bias)
-    return conv
-
-
-def _depthwise(kernel: Tensor) -> nn.Conv2d:
-    """The zero-padded depthwise 3×3 convolution of a C×1×3×3 kernel."""
-    channels = kernel.shape[0]
-    conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
-    conv.weight = _fixed(kernel)
-    return conv
-
-
 def affine(norm: ChannelLayerNorm) -> tuple[Tensor, Tensor]:
     """Scale and shift of a LayerNorm, float64."""
     return norm.body.weight.detach().double(), norm.body.bias.detach().double()
 
 
 def folded_paths(
-    norm: ChannelLayerNorm, pointwise: nn.Conv2d, depthwise: nn.Conv2d, count: int
+    norm: ChannelLayerNorm, inward: nn.Conv2d, depthwise: nn.Conv2d, count: int
 ) -> Iterator[nn.Sequential]:
     """A norm's affine part, a 1×1 and a depthwise 3×3 convolution as `count` paths of two convolutions.
 
     The shift becomes the 1×1 convolution's bias. The zeros that pad the 3×3 convolution come after it in
-    both, so borders stay. Paths instead of one map that is split: engines copy what they split.
+    both, so borders stay. There are paths instead of one map that is split because engines copy maps to split them.
     """
+    without_bias(inward, depthwise)
+    expect(depthwise.groups == depthwise.out_channels, "a depthwise convolution", depthwise)
     scale, shift = affine(norm)
-    kernel = _matrix(pointwise)
+    kernel = matrix_of(inward)
     parts = zip(
         (kernel * scale).chunk(count),
         (kernel @ shift).chunk(count),
@@ -76,7 +62,7 @@ def folded_paths(
         strict=True,
     )
     for folded, bias, spatial in parts:
-        yield nn.Sequential(_pointwise(folded, bias), _depthwise(spatial.detach()))
+        yield nn.Sequential(pointwise(folded, bias), convolution(spatial, padding=1, groups=len(spatial)))
 
 
 class DepthwiseGramAttention(GramAttention):
@@ -89,10 +75,10 @@ class DepthwiseGramAttention(GramAttention):
             norm, attention.qkv, attention.qkv_dw, 3
         )
         head = torch.arange(attention.heads).repeat_interleave(channels // attention.heads)
-        self.scale = _fixed(attention.scale.detach().flatten()[head])
+        self.scale = parameter(attention.scale.detach().flatten()[head])
         other = head[:, None] != head[None]
-        self.mask = _fixed(torch.zeros(channels, channels).masked_fill(other, -1e30))
-        self.projection = _fixed(_matrix(attention.proj).t())
+        self.mask = parameter(torch.zeros(channels, channels).masked_fill(other, -1e30))
+        self.projection = parameter(matrix_of(attention.proj).t())
 
 
 class DepthwisePaths(nn.Module):
@@ -111,33 +97,34 @@ class DepthwisePaths(nn.Module):
 class CellAttention(nn.Module):
     """`GridAttention` after a norm, whose 1×1 convolutions act on the 64 cells instead of on the picture.
 
-    Of one head, with query Q, key K, value V, projection P and the norm's affine parts γ, β (of the map that
-    asks) and γ', β' (of the other one, whose means over cells are m):
+    For one head, with query Q, key K, value V, projection P and the affine parts γ, β of the norm of the queries' map
+    and γ', β' of the other map, whose means over cells are m:
 
-    - (Q x)ᵀ (K c) = xᵀ (Qᵀ K c): nothing is left to do to x but the standardisation s = (x − β)/γ; the cells
-      carry the rest, with βᵀ Qᵀ K c as an offset of each cell.
+    - (Q x)ᵀ (K c) = xᵀ (Qᵀ K c): x is only standardised, s = (x − β)/γ; the cells carry the rest, with βᵀ Qᵀ K c
+      as an offset of each cell.
     - The cells' mean of an affine map is the affine map of the cells' mean.
-    - P (Σ a V c) = Σ a (P V c), and so with any 1×1 convolution that follows: `after` is P or that product.
+    - P (Σ a V c) = Σ a (P V c), likewise for any 1×1 convolution that follows: `after` is P or that product.
 
-    Several heads would need these products once a head, and save nothing: they keep the query's convolution.
+    Several heads would need these products once per head and save nothing, so they keep the query's convolution.
     """
 
     def __init__(
-        self, asking: ChannelLayerNorm, asked: ChannelLayerNorm, attention: GridAttention, after: Tensor
+        self, norm: ChannelLayerNorm, norm_of_cells: ChannelLayerNorm, attention: GridAttention, after: Tensor
     ) -> None:
         super().__init__()
-        assert attention.heads == 1
-        scale, shift = affine(asking)
-        cell_scale, cell_shift = affine(asked)
+        expect(attention.heads == 1, "an attention to cells with 1 head", f"{attention.heads} heads")
+        without_bias(attention.query, attention.key, attention.value)
+        scale, shift = affine(norm)
+        cell_scale, cell_shift = affine(norm_of_cells)
         size = scale.shape[0]
-        product = _matrix(attention.query).t() @ _matrix(attention.key) * size**-0.5
-        value = after @ _matrix(attention.value)
-        # Rows: the C channels that meet s, the offset, the outputs of `after`.
+        product = matrix_of(attention.query).t() @ matrix_of(attention.key) * size**-0.5
+        value = after @ matrix_of(attention.value)
+        # Rows: the C channels multiplied with s, the offset, the outputs of `after`.
         rows = torch.cat((scale[:, None] * product, shift[None] @ product, value))
         self.size = size
         self.cells = nn.Conv1d(size, rows.shape[0], 1).requires_grad_(False)
-        self.cells.weight = _fixed((rows * cell_scale)[:, :, None])
-        self.cells.bias = _fixed(rows @ cell_shift)
+        self.cells.weight = parameter((rows * cell_scale)[:, :, None])
+        self.cells.bias = parameter(rows @ cell_shift)
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
         """Of standardised maps B×C×h×w: B×h×w×(outputs of `after`)."""
@@ -153,25 +140,22 @@ class CellAttention(nn.Module):
 class JoinedFusion(nn.Module):
     """`CrossFusion` and the decoder's first 1×1 convolution: their kernels as one, its part in the values.
 
-    Neither has anything but its bias between it and the next, so join and decoder are one product; what the
-    attentions answer is added after it.
+    Only a bias stands between them, so both are one product; the attentions' answers are added after it.
     """
 
     def __init__(self, fusion: CrossFusion, entry: nn.Conv2d) -> None:
         super().__init__()
         channels = fusion.join.weight.shape[0]
-        assert fusion.join.bias is not None
-        assert entry.bias is not None
-        kernel = _matrix(entry) @ _matrix(fusion.join)
-        bias = _matrix(entry) @ fusion.join.bias.detach().double() + entry.bias.detach().double()
+        kernel = matrix_of(entry) @ matrix_of(fusion.join)
+        bias = matrix_of(entry) @ bias_of(fusion.join) + bias_of(entry)
         of_a, of_b = kernel.chunk(2, dim=1)
-        self.join = _pointwise(kernel, bias)
+        self.join = pointwise(kernel, bias)
         self.norm_a, self.norm_b = Standardise(channels), Standardise(channels)
         self.a_to_b = CellAttention(
-            fusion.norm_a, fusion.norm_b, fusion.a_to_b, of_a @ _matrix(fusion.a_to_b.proj)
+            fusion.norm_a, fusion.norm_b, fusion.a_to_b, of_a @ matrix_of(fusion.a_to_b.proj)
         )
         self.b_to_a = CellAttention(
-            fusion.norm_b, fusion.norm_a, fusion.b_to_a, of_b @ _matrix(fusion.b_to_a.proj)
+            fusion.norm_b, fusion.norm_a, fusion.b_to_a, of_b @ matrix_of(fusion.b_to_a.proj)
         )
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
@@ -185,24 +169,22 @@ class JoinedFusion(nn.Module):
 def rewrite_transformer_block(block: TransformerBlock) -> None:
     """Fold both norms' affine parts into what follows them, in place.
 
-    The key's share of the shift is the same for every key, and the softmax doesn't see it.
+    The key's share of the shift is the same for every key: the softmax cancels it.
     """
     attention = block.attn
     scale, shift = affine(block.norm1)
     for name in ("query", "key", "value"):
         conv = getattr(attention, name)
-        kernel = _matrix(conv)
+        kernel = matrix_of(conv)
         folded = type(conv)(kernel.shape[1], kernel.shape[0], 1, bias=name != "key").requires_grad_(False)
-        folded.weight = _fixed((kernel * scale).reshape(conv.weight.shape))
+        folded.weight = parameter((kernel * scale).reshape(conv.weight.shape))
         if name != "key":
-            folded.bias = _fixed(kernel @ shift)
+            folded.bias = parameter(kernel @ shift)
         setattr(attention, name, folded)
     scale, shift = affine(block.norm2)
-    inward = block.mlp[0]
-    assert isinstance(inward, nn.Conv2d)
-    assert inward.bias is not None
-    kernel = _matrix(inward)
-    block.mlp[0] = _pointwise(kernel * scale, kernel @ shift + inward.bias.detach().double())
+    inward = expect_type(block.mlp[0], nn.Conv2d, "the first layer of a transformer block's feed-forward")
+    kernel = matrix_of(inward)
+    block.mlp[0] = pointwise(kernel * scale, kernel @ shift + bias_of(inward))
     size = scale.shape[0]
     block.norm1 = Standardise(size)  # type: ignore[assignment]
     block.norm2 = Standardise(size)  # type: ignore[assignment]
@@ -224,24 +206,26 @@ def strided_entry(conv: nn.Conv2d) -> nn.Conv2d:
     A border of one zero cell is one of two zero pixels.
     """
     kernel = conv.weight.detach()
+    expect(kernel.shape[1:] == (CELL**2, 3, 3), f"a 3x3 convolution of {CELL**2} channels as the entry", conv)
     side = CELL * kernel.shape[2]
     strided = nn.Conv2d(1, kernel.shape[0], side, CELL, CELL).requires_grad_(False)
-    strided.weight = _fixed(F.pixel_shuffle(kernel, CELL))  # puts channel 2·dy + dx exactly there
+    strided.weight = parameter(F.pixel_shuffle(kernel, CELL))  # moves channel 2·dy + dx there
     strided.bias = conv.bias
     return strided
 
 
 def rewrite_daefuse(model: DAEFuse) -> None:
-    """Every rewrite of DAE-Fuse, in place. What is left only fuses: phase one's reconstruction is gone."""
+    """Every rewrite of DAE-Fuse, in place. The result only fuses: phase one's reconstruction is removed."""
     for module in list(model.modules()):
         if isinstance(module, RestormerBlock):
             rewrite_restormer_block(module)
         elif isinstance(module, TransformerBlock):
             rewrite_transformer_block(module)
-    _, first, *blocks = model.shallow
-    assert isinstance(first, nn.Conv2d)
+    unshuffle, first, *blocks = model.shallow
+    expect_type(unshuffle, nn.PixelUnshuffle, "the shallow encoder's first layer")
+    first = expect_type(first, nn.Conv2d, "the shallow encoder's second layer")
     model.shallow = nn.Sequential(strided_entry(first), *blocks)
     entry, *rest = model.decoder
-    assert isinstance(entry, nn.Conv2d)
+    entry = expect_type(entry, nn.Conv2d, "the decoder's first layer")
     model.fusion = JoinedFusion(model.fusion, entry)  # type: ignore[assignment]
     model.decoder = nn.Sequential(*rest)

@@ -3,14 +3,14 @@
 - **Joined.** Convolutions of the same input are one: D_k and D'_{k+1} of the same features; conv_u and the decoder's
   first convolution (and conv_v and its third); C_k, U_k and U'_k, whose outputs are added, of their inputs stacked.
   The factors 1 + ρ_k and ρ_k go into the kernels.
-- **By rows.** A 9×9 convolution from 64 channels to one is served at a small share of a processor's speed. As nine
+- **By rows.** A 9×9 convolution from 64 channels to one reaches a small share of a processor's speed. As nine
   1×9 convolutions, one for each row of the kernel, whose answers are then shifted and added, it has nine times
   the outputs, as many multiplications, and zero padding in one direction each. Towards 64 channels likewise:
   first nine shifted copies, then one 1×9 convolution of them all.
 - **Scaled.** Features are carried γ times as large, so that the threshold's slope needs no multiplication: the
   kernels that read e grow by γ, those that leave the features shrink by it, all others are linear and stay.
 
-`tests/export/test_rewrite_fnet.py` holds each under 1e-5.
+In `tests/export/test_rewrite_fnet.py` each changes the answer by less than 1e-5.
 """
 
 from __future__ import annotations
@@ -20,19 +20,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ufuser.export.fnet_parts import FEATURES, PARTS
+from ufuser.export.layers import convolution, parameter
 from ufuser.train.models.fnet import FNet
 from ufuser.train.models.sparse_coding import KERNEL, LZSC, QUASI
 
-PARTS = ("unique_ir", "common", "unique_vi", "features_ir", "features_common", "features_vi")
-"""Names that an exported graph gives its parts, which `ufuser explain` reads."""
 
-
-def _conv(weight: Tensor) -> nn.Conv2d:
+def _same(kernel: Tensor) -> nn.Conv2d:
     """A 'same' convolution with the given kernel, without bias."""
-    cout, cin, height, width = weight.shape
-    conv = nn.Conv2d(cin, cout, (height, width), padding=(height // 2, width // 2), bias=False)
-    conv.weight = nn.Parameter(weight.detach().contiguous(), requires_grad=False)
-    return conv
+    height, width = kernel.shape[2:]
+    return convolution(kernel, padding=(height // 2, width // 2), dtype=kernel.dtype)
 
 
 def from_features(weight: Tensor) -> nn.Sequential:
@@ -45,7 +42,7 @@ def from_features(weight: Tensor) -> nn.Sequential:
     gather = weight.new_zeros(outputs, outputs * KERNEL, KERNEL, 1)
     for o in range(outputs):
         gather[o, o * KERNEL : (o + 1) * KERNEL, :, 0] = torch.eye(KERNEL)
-    return nn.Sequential(_conv(rows), _conv(gather))
+    return nn.Sequential(_same(rows), _same(gather))
 
 
 def to_features(weight: Tensor) -> nn.Sequential:
@@ -55,11 +52,18 @@ def to_features(weight: Tensor) -> nn.Sequential:
     for i in range(inputs):
         spread[i * KERNEL : (i + 1) * KERNEL, i, :, 0] = torch.eye(KERNEL)
     rows = weight.reshape(outputs, inputs * KERNEL, 1, KERNEL)
-    return nn.Sequential(_conv(spread), _conv(rows))
+    return nn.Sequential(_same(spread), _same(rows))
 
 
 def _number(x: Tensor | float) -> nn.Parameter:
-    return nn.Parameter(torch.as_tensor(x).detach().reshape(()), requires_grad=False)
+    value = torch.as_tensor(x).reshape(())
+    return parameter(value, value.dtype)
+
+
+def _present(x: Tensor | None, what: str) -> Tensor:
+    if x is None:
+        raise ValueError(f"an iteration with momentum got no {what}: expected it from the iteration before")
+    return x
 
 
 class SigmoidalThreshold(nn.Module):
@@ -129,12 +133,10 @@ class Iteration(nn.Module):
             down, later = down.split(self.channels, dim=1)
         parts = [e, down]
         if self.has_second:
-            assert down_before is not None
-            parts.append(down_before)
+            parts.append(_present(down_before, "D'_k x_{k−2}"))
         step = self.step(torch.cat(parts, dim=1)) + (x if self.own is None else self.own * x)
         if self.past is not None:
-            assert before is not None
-            step = step + self.past * before
+            step = step + self.past * _present(before, "x_{k−2}")
         return self.threshold(step), later
 
 
@@ -181,7 +183,7 @@ class Coding(nn.Module):
 
 
 class DeployedFNet(nn.Module):
-    """FNet's answer for two B×1×H×W images, and what it is made of."""
+    """FNet's answer for two B×1×H×W images, and its parts."""
 
     def __init__(self, network: FNet) -> None:
         super().__init__()
@@ -189,14 +191,14 @@ class DeployedFNet(nn.Module):
             Coding(block) for block in (network.net_u, network.net_v, network.net_z)
         )
         decoder, shrink = network.decoder, 1 / network.net_u.coding.gamma
-        # conv_u's answer is taken off e; the decoder's goes into the picture.
+        # conv_u's answer is subtracted from e; the decoder's is added to the picture.
         self.from_u = from_features(shrink * torch.cat((-network.conv_u.weight, decoder.conv_1.weight)))
         self.from_v = from_features(shrink * torch.cat((-network.conv_v.weight, decoder.conv_3.weight)))
         self.from_z = from_features(shrink * decoder.conv_2.weight)
 
     def parts(self, ir: Tensor, vi: Tensor) -> tuple[Tensor, ...]:
-        """As named in `PARTS`: what the unique features of infrared, the common and the unique ones of visible add
-        to the fused image, each B×1×H×W, and the features themselves, γ times as large, B×64×H×W.
+        """`PARTS` and `FEATURES`: the contributions to the fused image, each B×1×H×W, and the features that they are
+        made from, γ times as large, B×64×H×W.
         """
         u, v = self.net_u(ir), self.net_v(vi)
         less_u, unique_ir = self.from_u(u).split(1, dim=1)
@@ -217,7 +219,7 @@ def fused_from(parts: Sequence[Tensor]) -> Tensor:
 class NamedParts(nn.Module):
     """(ir, vi) → fused and its parts, so that an export can name them; `body` is in half precision or not."""
 
-    part_names = PARTS
+    part_names = (*PARTS, *FEATURES)
 
     def __init__(self, body: DeployedFNet) -> None:
         super().__init__()
@@ -236,7 +238,7 @@ def with_parts(network: nn.Module) -> nn.Module:
 
 
 def thresholds(network: FNet) -> dict[str, dict[str, list[float]]]:
-    """The learnt θ_k and ρ_k of each sparse coding block, k = 0 … N, by the part that it makes."""
+    """The learnt θ_k and ρ_k of each sparse coding block, k = 0 … N, by the name of its part."""
     blocks = {"unique_ir": network.net_u, "common": network.net_z, "unique_vi": network.net_v}
     steps = range(network.net_u.coding.iterations + 1)
     with torch.no_grad():

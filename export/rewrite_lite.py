@@ -1,7 +1,6 @@
-"""U-Fuser Lite for engines: the branches that its convolutions were trained with become one kernel each, and the
-statistic of the picture is subtracted.
+"""U-Fuser Lite for engines: the trained branches of a convolution become one kernel, the statistic is subtracted.
 
-`tests/export/test_rewrite_lite.py` holds the answer under 1e-5 of the trained network's.
+In `tests/export/test_rewrite_lite.py` the answer differs from the trained network's by less than 1e-5.
 """
 
 from __future__ import annotations
@@ -10,31 +9,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ufuser.export.layers import bias_of, convolution, expect, kernel_of, matrix_of, without_bias
 from ufuser.train.models.lite import BranchedConv, ChannelStatistic, Lite
 
 
 def folded(conv: BranchedConv) -> nn.Conv2d:
     """Its branches as one zero-padded 3×3 convolution: the 1×1 and the identity are kernels with one tap."""
-    weight = conv.full.weight.detach().double()
-    bias = conv.full.bias
-    assert bias is not None
+    kernel = kernel_of(conv.full)
+    expect(kernel.shape[2:] == (3, 3), "a 3x3 convolution as the widest branch", conv.full)
     if conv.point is not None:
-        weight[:, :, 1, 1] += conv.point.weight.detach().double()[:, :, 0, 0]
+        without_bias(conv.point)
+        kernel[:, :, 1, 1] += matrix_of(conv.point)
     if conv.skip:
-        weight[:, :, 1, 1] += torch.eye(len(weight), dtype=torch.float64)
-    cout, cin = weight.shape[:2]
-    kernel = nn.Conv2d(cin, cout, 3, padding=1).requires_grad_(False)
-    kernel.weight.copy_(weight)
-    assert kernel.bias is not None
-    kernel.bias.copy_(bias.detach())
-    return kernel
+        kernel[:, :, 1, 1] += torch.eye(len(kernel), dtype=torch.float64)
+    return convolution(kernel, bias_of(conv.full), padding=1)
 
 
 class SubtractedStatistic(nn.Module):
     """x − (−s) in place of x + s.
 
-    ONNX Runtime keeps an addition in the blocked layout of its convolutions, where adding one number a channel takes
-    ten times as long as it should; a subtraction it makes in the plain layout, which the mean needs anyway.
+    ONNX Runtime computes an addition in the blocked layout of its convolutions, where adding one number per channel
+    takes ten times as long; a subtraction in the plain layout, which the mean needs anyway.
     """
 
     def __init__(self, statistic: ChannelStatistic) -> None:
@@ -49,7 +44,7 @@ class SubtractedStatistic(nn.Module):
 
 
 def rewrite_lite(model: Lite) -> None:
-    """Make every rewrite, in place."""
+    """Every rewrite of Lite, in place."""
     for name, module in list(model.named_modules()):
         if isinstance(module, BranchedConv):
             parent, _, child = name.rpartition(".")

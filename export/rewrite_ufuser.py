@@ -1,6 +1,6 @@
 """Exact rewrites of U-Fuser (see `rewrite`): folded q·k·v, one product for all heads, norms without transposes.
 
-What each is worth is in docs/speed.md.
+docs/speed.md has the effect of each.
 """
 
 from __future__ import annotations
@@ -9,6 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ufuser.export.layers import (
+    bias_of,
+    convolution,
+    expect,
+    kernel_of,
+    matrix_of,
+    parameter,
+    pointwise,
+    without_bias,
+)
 from ufuser.train.models.ufuser import (
     HEADS,
     ChannelAttention,
@@ -29,43 +39,29 @@ def folded_qkv(attention: ChannelAttention) -> Tensor:
     Neither has a bias, nothing stands between them, and the 3×3 pads with zeros, which the 1×1 maps to zeros:
     W[o, i] = Σ_m W3[o, m] · W1[m, i], at the borders too.
     """
-    pointwise = attention.qkv1.weight.detach().double()[:, :, 0, 0]
-    return torch.einsum("omhw,mi->oihw", attention.qkv2.weight.detach().double(), pointwise)
-
-
-def _conv(weight: Tensor, bias: Tensor | None = None, **options: object) -> nn.Conv2d:
-    """A convolution with the given kernel (cout×cin/groups×kh×kw) and bias."""
-    groups = options.get("groups", 1)
-    assert isinstance(groups, int)
-    cout, cin, *size = weight.shape
-    conv = nn.Conv2d(cin * groups, cout, tuple(size), bias=bias is not None, **options)  # type: ignore[arg-type]
-    conv.weight = nn.Parameter(weight.float().contiguous(), requires_grad=False)
-    if bias is not None:
-        conv.bias = nn.Parameter(bias.float().contiguous(), requires_grad=False)
-    return conv
+    without_bias(attention.qkv1, attention.qkv2)
+    return torch.einsum("omhw,mi->oihw", kernel_of(attention.qkv2), matrix_of(attention.qkv1))
 
 
 def single_channel_attention(attention: ChannelAttention) -> nn.Conv2d:
-    """Attention with as many heads as channels, as the one 3×3 convolution that it is.
+    """Attention with as many heads as channels, as one equivalent 3×3 convolution.
 
-    Each attention map is then a softmax over one element, which is 1 whatever q and k are. What remains is
-    the output projection of v.
+    Each attention map is a softmax over one element, 1 for any q and k. The output projection of v remains.
     """
     value = folded_qkv(attention)[2 * HEADS :]
-    projection = attention.proj.weight.detach().double()[:, :, 0, 0]
-    return _conv(torch.einsum("om,mihw->oihw", projection, value), padding=1)
+    return convolution(torch.einsum("om,mihw->oihw", matrix_of(attention.proj), value), padding=1)
 
 
 class GramAttention(nn.Module):
-    """Channel attention over the map seen channels last, all heads in one C×C product.
+    """Channel attention over the map with channels last, all heads in one C×C product.
 
-    - q, k and v come from three folded convolutions: what one convolution would give would have to be split.
+    - q, k and v come from three folded convolutions: the output of one would have to be split.
     - The norms of q and k divide the small product k qᵀ; no map is normalised pixel by pixel. Pairs of channels
       that belong to different heads are masked out of the softmax: computing them costs less than keeping the
       heads apart, for which engines leave the layout of their convolutions.
     - The output projection is multiplied onto the attention map, not onto the picture.
 
-    The statistics are float32 whatever the maps are: in half precision sums of squares over a picture
+    The statistics are float32 for maps of any type: in half precision sums of squares over a picture
     overflow, and 1e-12, the floor under the norms in F.normalize, is zero.
     """
 
@@ -73,13 +69,14 @@ class GramAttention(nn.Module):
         super().__init__()
         kernel = folded_qkv(attention)
         self.channels = channels = kernel.shape[1]
-        self.query, self.key, self.value = (_conv(part, padding=1) for part in kernel.chunk(3))
+        self.query, self.key, self.value = (convolution(part, padding=1) for part in kernel.chunk(3))
+        expect(channels % HEADS == 0, f"a multiple of {HEADS} channels in an attention", channels)
         per_head = channels // HEADS
         own_head = torch.eye(HEADS).repeat_interleave(per_head, 0).repeat_interleave(per_head, 1).bool()
         scale = attention.scale.detach().flatten().repeat_interleave(per_head)
-        self.scale = nn.Parameter(scale, requires_grad=False)  # of each row of q
-        self.mask = nn.Parameter(torch.zeros(channels, channels).masked_fill(~own_head, -1e30), False)
-        self.projection = nn.Parameter(attention.proj.weight.detach()[:, :, 0, 0].t().clone(), False)
+        self.scale = parameter(scale)  # of each row of q
+        self.mask = parameter(torch.zeros(channels, channels).masked_fill(~own_head, -1e30))
+        self.projection = parameter(matrix_of(attention.proj).t())
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
@@ -91,7 +88,7 @@ class GramAttention(nn.Module):
         return torch.reshape(mixed, (-1, height, width, self.channels)).permute(0, 3, 1, 2)
 
     def mixing(self, q: Tensor, k: Tensor) -> Tensor:
-        """B×C×C: what each channel of v (rows) gives to each channel of the output; q and k are B×HW×C."""
+        """B×C×C: the weight of each channel of v (rows) in each channel of the output; q and k are B×HW×C."""
         norm_q, norm_k = (torch.linalg.vector_norm(t, dim=1, keepdim=True).clamp_min(1e-12) for t in (q, k))
         cosine = (k.transpose(1, 2) @ q) / (norm_k.transpose(1, 2) * norm_q)
         attention = (cosine * self.scale.float() + self.mask.float()).softmax(dim=1)
@@ -99,7 +96,7 @@ class GramAttention(nn.Module):
 
 
 class Standardise(nn.Module):
-    """LayerNorm over channels without its affine part, in whatever layout the map has.
+    """LayerNorm over channels without its affine part, in any memory layout of the map.
 
     The fused operator wants channels last; engines whose convolutions keep channels in blocks transpose the
     map there and back, and reductions over channels are slow in their layout. Here the mean is taken off by a
@@ -108,12 +105,8 @@ class Standardise(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        centring = (torch.eye(channels, dtype=torch.float64) - 1 / channels)[:, :, None, None]
-        self.centre = _conv(centring)
-        self.variance = nn.Conv2d(channels, 1, 1).requires_grad_(False)
-        self.variance.weight.fill_(1 / channels)
-        assert self.variance.bias is not None
-        self.variance.bias.fill_(EPSILON)
+        self.centre = pointwise(torch.eye(channels, dtype=torch.float64) - 1 / channels)
+        self.variance = pointwise(torch.full((1, channels), 1 / channels), torch.tensor([EPSILON]))
 
     def forward(self, x: Tensor) -> Tensor:
         centred: Tensor = self.centre(x)
@@ -127,25 +120,21 @@ def standardised_norm(norm: ChannelLayerNorm) -> nn.Sequential:
     The shift can't go on into a zero-padded convolution: at the border the padding would have none.
     """
     channels = norm.body.weight.shape[0]
-    affine = nn.BatchNorm2d(channels, eps=0.0)  # its statistics are those of nothing: mean 0, variance 1
-    affine.weight = nn.Parameter(norm.body.weight.detach().clone(), requires_grad=False)
-    affine.bias = nn.Parameter(norm.body.bias.detach().clone(), requires_grad=False)
+    affine = nn.BatchNorm2d(channels, eps=0.0)  # untrained statistics: mean 0, variance 1
+    affine.weight, affine.bias = parameter(norm.body.weight.clone()), parameter(norm.body.bias.clone())
     return nn.Sequential(Standardise(channels), affine).eval()
 
 
 def fold_affine(norm: ChannelLayerNorm, mlp: GatedFeedForward) -> Standardise:
-    """Move a norm's affine part into the 1×1 convolution after it, in place; what is left of the norm."""
-    pointwise = mlp.project_in.weight.detach().double()
-    folded = nn.Conv2d(pointwise.shape[1], pointwise.shape[0], 1).requires_grad_(False)
-    folded.weight.copy_(pointwise * norm.body.weight.detach().double()[:, None, None])
-    assert folded.bias is not None
-    folded.bias.copy_(pointwise[:, :, 0, 0] @ norm.body.bias.detach().double())
-    mlp.project_in = folded
-    return Standardise(pointwise.shape[1])
+    """Move a norm's affine part into the 1×1 convolution after it, in place; returns the rest of the norm."""
+    scale, shift = norm.body.weight.detach().double(), norm.body.bias.detach().double()
+    kernel = matrix_of(mlp.project_in)
+    mlp.project_in = pointwise(kernel * scale, kernel @ shift + bias_of(mlp.project_in))
+    return Standardise(kernel.shape[1])
 
 
 class TwoPathFeedForward(nn.Module):
-    """Gated feed-forward with gate and value as two paths from one reflected map: nothing to split.
+    """Gated feed-forward with gate and value as two paths from one reflected map, which need not be split.
 
     Reflection commutes with a 1×1 convolution, so it comes first, where the map is half as wide.
     """
@@ -175,20 +164,25 @@ class PairedConv(nn.Module):
     convolution with the pairs' rows swapped, which costs less than moving channels about.
 
     Args:
-        pointwise: kernel of the 1×1, C×cin×1×1.
+        inward: kernel of the 1×1, C×cin×1×1.
         grouped: kernel of the grouped one, C×2×3×3.
         shift: bias of the 1×1, C, or None.
     """
 
-    def __init__(self, pointwise: Tensor, grouped: Tensor, shift: Tensor | None) -> None:
+    def __init__(self, inward: Tensor, grouped: Tensor, shift: Tensor | None) -> None:
         super().__init__()
+        expect(
+            grouped.shape[1:] == (2, 3, 3),
+            "a 3x3 convolution in groups of two channels",
+            tuple(grouped.shape),
+        )
         channels = len(grouped)
         each = torch.arange(channels)
         swapped = each ^ 1
-        self.own = _conv(pointwise, shift)
-        self.other = _conv(pointwise[swapped], None if shift is None else shift[swapped])
-        self.of_own = _conv(grouped[each, each % 2, None], groups=channels)
-        self.of_other = _conv(grouped[each, swapped % 2, None], groups=channels)
+        self.own = convolution(inward, shift)
+        self.other = convolution(inward[swapped], None if shift is None else shift[swapped])
+        self.of_own = convolution(grouped[each, each % 2, None], groups=channels)
+        self.of_other = convolution(grouped[each, swapped % 2, None], groups=channels)
 
     def forward(self, x: Tensor) -> Tensor:
         answer: Tensor = self.of_own(self.own(x)) + self.of_other(self.other(x))
@@ -196,17 +190,22 @@ class PairedConv(nn.Module):
 
 
 class SummedConv(nn.Module):
-    """A convolution over maps side by side, as a sum of one for each map: nothing is copied together.
+    """A convolution over concatenated maps, as a sum of one for each map: no map is copied.
 
-    Their shares of the channels are alike, as everywhere in U-Fuser.
+    Every map has the same number of channels, as everywhere in U-Fuser.
     """
 
     def __init__(self, conv: JoiningConv, maps: int) -> None:
         super().__init__()
-        parts = (
-            _conv(weight, padding=1, padding_mode="reflect") for weight in conv.weight.chunk(maps, dim=1)
+        expect(
+            conv.bias is None and conv.padding_mode == "reflect" and conv.in_channels % maps == 0,
+            f"a reflected convolution without bias over {maps} maps of as many channels each",
+            conv,
         )
-        self.parts = nn.ModuleList(parts)
+        self.parts = nn.ModuleList(
+            convolution(kernel, padding=1, padding_mode="reflect")
+            for kernel in conv.weight.chunk(maps, dim=1)
+        )
 
     def forward(self, *maps: Tensor) -> Tensor:
         answer: Tensor

@@ -12,8 +12,9 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from ufuser.export import lowering, to_onnx
-from ufuser.export.fidelity import PARITY_SHAPES
+from tests.export.export_cache import ExportCache, weights_of
+from ufuser.export import exporter, lowering
+from ufuser.export.tolerances import PARITY_SHAPES
 from ufuser.train.checkpoint import save_checkpoint
 from ufuser.train.models import create
 
@@ -27,34 +28,46 @@ def small_parity_shapes() -> Iterator[None]:
     """The exporter's own checks at small sizes, for networks whose answer takes PyTorch seconds at 240x320."""
     small = PARITY_SHAPES[:2]
     with pytest.MonkeyPatch.context() as patch:
-        for module in (to_onnx, lowering):
+        for module in (exporter, lowering):
             patch.setattr(module, "PARITY_SHAPES", small)
         yield
 
 
 @pytest.fixture(scope="session")
-def export(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def export_cache(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> ExportCache:
+    """Exports of this run and of earlier ones, shared by all workers."""
+    cache: pytest.Cache | None = getattr(pytestconfig, "cache", None)  # absent with -p no:cacheprovider
+    shared = tmp_path_factory.getbasetemp().parent / "exports" if cache is None else cache.mkdir("exports")
+    return ExportCache(shared)
+
+
+@pytest.fixture(scope="session")
+def export(export_cache: ExportCache) -> SimpleNamespace:
     """An exported random network of `options`: `checkpoint`, `onnx`, the command's `stderr` and `stdout`."""
-    folder = tmp_path_factory.mktemp("export")
     torch.manual_seed(3)
     model = create("ufuser", FEW_BLOCKS)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 4:
                 parameter.mul_(1.4)  # PyTorch's own start gives a nearly constant picture
-    checkpoint = folder / "model.safetensors"
-    save_checkpoint(checkpoint, model.state_dict(), "ufuser", 'name = "test"', {"step": 1}, FEW_BLOCKS)
-    out = folder / "model.onnx"
-    script = Path(__file__).resolve().parents[2] / "export" / "to_onnx.py"
-    done = subprocess.run(
-        [sys.executable, str(script), "--checkpoint", str(checkpoint), "--out", str(out)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+
+    def run_script(folder: Path) -> None:
+        checkpoint = folder / "model.safetensors"
+        save_checkpoint(checkpoint, model.state_dict(), "ufuser", 'name = "test"', {"step": 1}, FEW_BLOCKS)
+        script = Path(__file__).resolve().parents[2] / "export" / "to_onnx.py"
+        words = [script, "--checkpoint", checkpoint, "--out", folder / "model.onnx"]
+        done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        (folder / "stderr").write_text(done.stderr)
+        (folder / "stdout").write_text(done.stdout)
+
+    folder = export_cache("ufuser", [weights_of(model), str(FEW_BLOCKS)], run_script)
     return SimpleNamespace(
-        checkpoint=checkpoint, onnx=out, stderr=done.stderr, stdout=done.stdout, options=FEW_BLOCKS
+        checkpoint=folder / "model.safetensors",
+        onnx=folder / "model.onnx",
+        stderr=(folder / "stderr").read_text(),
+        stdout=(folder / "stdout").read_text(),
+        options=FEW_BLOCKS,
     )
 
 

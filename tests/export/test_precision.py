@@ -17,7 +17,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from ufuser.export import int8, islands, lowering, to_onnx
+from tests.export.export_cache import ExportCache, weights_of
+from ufuser.benchmarks.islands import rounded_network
+from ufuser.export import exporter, int8, lowering
+from ufuser.export.exporter import trace
 from ufuser.export.fidelity import (
     Difference,
     Network,
@@ -30,12 +33,12 @@ from ufuser.export.fidelity import (
 )
 from ufuser.export.lowering import Lowering
 from ufuser.export.onnx_file import load_onnx, metadata_of
-from ufuser.export.precision import PSNR_FLOOR, to_half
+from ufuser.export.precision import to_half
 from ufuser.export.rewrite import rewrite
-from ufuser.export.to_onnx import main, trace
+from ufuser.export.to_onnx import main
+from ufuser.export.tolerances import INT8_TARGETS, PSNR_FLOOR
 from ufuser.runtime.errors import InputError
 from ufuser.train.checkpoint import load_model
-from ufuser.train.models.daefuse import DepthwiseAttention
 from ufuser.train.models.ufuser import UFuser, UFuserOptions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,9 +68,15 @@ def trimmed() -> UFuser:
 
 
 @pytest.fixture(scope="module")
-def fp16(trimmed: UFuser) -> bytes:
+def fp16(trimmed: UFuser, export_cache: ExportCache) -> bytes:
     """Its graph in half precision."""
-    return trace(to_half(rewrite(trimmed)), 20).SerializeToString()
+
+    def export(folder: Path) -> None:
+        graph = trace(to_half(rewrite(trimmed)), 20).SerializeToString()
+        (folder / "trimmed.onnx").write_bytes(graph)
+
+    folder = export_cache("ufuser-fp16", [weights_of(trimmed), str(TRIMMED)], export)
+    return (folder / "trimmed.onnx").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +206,7 @@ def test_the_kept_graphs_are_what_the_exporter_makes_today(kept: ModuleType, mod
     samples = list(synthetic_samples([(1, 48, 64)]))
     for precision, today, decibels in (("fp32", network, 110), ("fp16", half, 70)):
         graph = int8.simulated(kept.path(model, precision).read_bytes())
-        found = compare(islands.rounded_network(today), graph, samples)
+        found = compare(rounded_network(today), graph, samples)
         assert found.psnr_db > decibels, f"{found}: make the kept graphs again"
     casts = sum(n.op_type == "Cast" for n in onnx.load(kept.path(model, "fp16")).graph.node)
     assert casts > 2  # islands are in it
@@ -246,23 +255,6 @@ def test_others_with_every_result_rounded_to_half(kept: ModuleType, model: str, 
     assert -10 * np.log10(np.square(rounded - exact).mean() + 1e-30) >= PSNR_FLOOR["fp16"]
 
 
-def test_an_island_taken_away_shows(kept: ModuleType) -> None:
-    """What `python -m ufuser.export.islands` finds: DAE-Fuse's sums over a picture overflow without theirs.
-
-    Queries and keys are made 40 times as large, which their norms take back: it stands for a larger picture.
-    """
-    network = kept.network("daefuse")
-    for module in network.modules():
-        if isinstance(module, DepthwiseAttention):
-            module.qkv_dw.weight[: 2 * module.proj.weight.shape[0]] *= 40
-    samples = [s for s in islands.extremes(64, 64) if s.name == "noise"]
-    found = {f.change: f.difference.psnr_db for f in islands.findings(network, samples)}
-    assert found["as it is"] >= PSNR_FLOOR["fp16"]
-    assert not found["without DepthwiseGramAttention"] >= PSNR_FLOOR["fp16"]
-    assert found["with CellAttention"] < found["as it is"] + 3, "no island is missing there"
-    assert {"without Standardise", "without Sigmoid"} <= set(found)
-
-
 @pytest.mark.parametrize("model", ["ufuser", *OTHERS])
 def test_shipped_weights_on_crops_of_validation_pairs(model: str) -> None:
     checkpoint = ROOT / "train" / "weights" / f"{model}.safetensors"
@@ -276,7 +268,7 @@ def test_shipped_weights_on_crops_of_validation_pairs(model: str) -> None:
         ir, vi = (np.ascontiguousarray(x[..., 64:112, 64:128]) for x in (sample.ir, sample.vi))
         crops.append(replace(sample, ir=ir, vi=vi, height=48, width=64))
     rewritten = rewrite(network)
-    found = compare(torch_network(rewritten), islands.rounded_network(to_half(rewritten)), crops)
+    found = compare(torch_network(rewritten), rounded_network(to_half(rewritten)), crops)
     assert found.lowest_psnr_db >= PSNR_FLOOR["fp16"], found
 
 
@@ -377,7 +369,7 @@ def test_rows_are_quantised_and_pointwise_layers_of_any_dimension_are_not(kept: 
     assert {len(nodes) for nodes in int8.quantizable(daefuse).values()} == {2}
 
 
-@pytest.mark.parametrize("target", int8.TARGETS)
+@pytest.mark.parametrize("target", INT8_TARGETS)
 def test_costliest_layers_are_left_out_until_the_floor_is_reached(pictures: Path, target: str) -> None:
     lines: list[str] = []
     loose = int8.quantize(network(), calibration(pictures), target, 5.0, lines.append)
@@ -390,7 +382,7 @@ def test_costliest_layers_are_left_out_until_the_floor_is_reached(pictures: Path
     assert strict.kept_float[0] == "uneven"
     assert "uneven" not in quantized_layers(strict.model)
     assert strict.difference.psnr_db >= floor
-    assert strict.quantized == len(quantized_layers(strict.model))
+    assert strict.layers == len(quantized_layers(strict.model))
 
 
 def test_the_error_told_is_that_of_the_file(pictures: Path) -> None:
@@ -403,7 +395,7 @@ def test_the_error_told_is_that_of_the_file(pictures: Path) -> None:
     assert again == made.difference
 
 
-@pytest.mark.parametrize("target", int8.TARGETS)
+@pytest.mark.parametrize("target", INT8_TARGETS)
 def test_types_in_the_graph(pictures: Path, target: str) -> None:
     model = int8.quantize(network(False), calibration(pictures), target, 5.0, lambda line: None).model
     onnx.checker.check_model(model, full_check=True)
@@ -437,7 +429,7 @@ def test_other_networks_go_through_the_same_path(
     made = int8.quantize(proto, calibration(pictures), target, 20.0, lines.append)
     onnx.checker.check_model(made.model, full_check=True)
     assert made.difference.psnr_db >= 20
-    assert made.quantized == layers == len(made.sensitivity), "the floor is low"
+    assert made.layers == layers == len(made.sensitivity), "the floor is low"
     nodes = int8.quantizable(proto)
     assert len(quantized_layers(made.model)) == sum(len(nodes[layer]) for layer in made.sensitivity)
     assert any("costliest layers" in line for line in lines)
@@ -465,7 +457,7 @@ def test_a_floor_out_of_reach_is_an_error(pictures: Path) -> None:
 
 
 def test_too_little_to_calibrate_with(pictures: Path) -> None:
-    with pytest.raises(InputError, match="8 calibration crops: expected at least 32"):
+    with pytest.raises(InputError, match="crops=8: expected 32 or more"):
         int8.quantize(network(), calibration(pictures, 8), "cpu", 5.0, lambda line: None)
 
 
@@ -496,8 +488,8 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     """The exporter with the small network in place of the traced one."""
-    monkeypatch.setattr(to_onnx, "trace", lambda model, opset: network())
-    monkeypatch.setattr(to_onnx, "parity", lambda reference, content: [((1, 64, 64), 1e-7)])
+    monkeypatch.setattr(exporter, "trace", lambda model, opset: network())
+    monkeypatch.setattr(exporter, "parity", lambda reference, content: [((1, 64, 64), 1e-7)])
 
 
 @pytest.mark.usefixtures("traced")
@@ -525,8 +517,8 @@ def test_int8_by_command_carries_its_error(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--precision", "int8"], "expected a folder of real pairs"),
-        (["--precision", "fp16", "--validation", "x.txt"], "--validation without --calibration"),
+        (["--precision", "int8"], "--precision int8: expected calibration too, a folder of real pairs"),
+        (["--precision", "fp16", "--validation", "x.txt"], "--validation: expected calibration too"),
         (["--precision", "int8", "--calibration", "{tmp}/none"], "no folder"),
     ],
 )
@@ -544,11 +536,11 @@ def test_bad_input(
 
 
 def test_an_fp16_graph_out_of_range_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(to_onnx, "trace", lambda model, opset: network())
+    monkeypatch.setattr(exporter, "trace", lambda model, opset: network())
     bad = Difference(1.0, 1.0, -float("inf"), -float("inf"), "x", (0, 0), 3)
     monkeypatch.setattr(lowering, "compare", lambda *args: bad)
     with pytest.raises(InputError, match=r"fp16 reaches -inf dB"):
-        to_onnx.export(CHECKPOINT, tmp_path / "x.onnx", None, 20, lambda line: None, Lowering("fp16"))
+        exporter.export(CHECKPOINT, tmp_path / "x.onnx", None, 20, lambda line: None, Lowering("fp16"))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,9 +14,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.export.export_cache import ExportCache, weights_of
 from ufuser.export import to_onnx
-from ufuser.export.fidelity import PARITY_SHAPES, compare, synthetic_samples, torch_network
-from ufuser.export.precision import PSNR_FLOOR, to_half
+from ufuser.export.exporter import count_macs
+from ufuser.export.fidelity import compare, synthetic_samples, torch_network
+from ufuser.export.precision import to_half
 from ufuser.export.rewrite import rewrite
 from ufuser.export.rewrite_daefuse import (
     CellAttention,
@@ -28,7 +30,7 @@ from ufuser.export.rewrite_daefuse import (
     strided_entry,
 )
 from ufuser.export.rewrite_ufuser import GramAttention
-from ufuser.export.to_onnx import count_macs
+from ufuser.export.tolerances import PARITY_SHAPES, PSNR_FLOOR
 from ufuser.train.checkpoint import save_checkpoint
 from ufuser.train.models.daefuse import (
     CELL,
@@ -166,18 +168,21 @@ def test_multiply_accumulates_before_and_after(network: DAEFuse) -> None:
 
 
 @pytest.fixture(scope="module")
-def exported(small_parity_shapes: None, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """`network`, `checkpoint`, and `onnx` by the real entry point: one transformer block, half the channels.
+def exported(small_parity_shapes: None, export_cache: ExportCache) -> SimpleNamespace:
+    """`network`, and `onnx` by the real entry point: one transformer block, half the channels.
 
-    Every kind of block that the shipped size has is there; tracing takes as long as there are nodes.
+    It has every kind of block of the shipped size; the time of tracing grows with the number of nodes.
     """
-    folder = tmp_path_factory.mktemp("daefuse")
-    checkpoint, out = folder / "daefuse.safetensors", folder / "daefuse.onnx"
     options = {"width": 16, "vit_dim": 32, "vit_blocks": 1}
     network = damped(randomised(DAEFuse(DAEFuseOptions(**options)), 5))
-    save_checkpoint(checkpoint, network.state_dict(), "daefuse", 'name = "test"', {"step": 1}, options)
-    assert to_onnx.main(["--checkpoint", str(checkpoint), "--out", str(out)]) == 0
-    return SimpleNamespace(network=network, checkpoint=checkpoint, onnx=out)
+
+    def export(folder: Path) -> None:
+        checkpoint = folder / "daefuse.safetensors"
+        save_checkpoint(checkpoint, network.state_dict(), "daefuse", 'name = "test"', {"step": 1}, options)
+        assert to_onnx.main(["--checkpoint", str(checkpoint), "--out", str(folder / "daefuse.onnx")]) == 0
+
+    folder = export_cache("daefuse", [weights_of(network), str(options)], export)
+    return SimpleNamespace(network=network, onnx=folder / "daefuse.onnx")
 
 
 def test_the_export_has_dynamic_shapes_and_no_discriminator(exported: SimpleNamespace) -> None:

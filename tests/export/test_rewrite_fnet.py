@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import nn
 
+from tests.export.export_cache import ExportCache, weights_of
+from ufuser.export.exporter import count_macs
+from ufuser.export.fnet_parts import FEATURES, PARTS
 from ufuser.export.precision import to_half
 from ufuser.export.rewrite import rewrite
 from ufuser.export.rewrite_fnet import (
-    PARTS,
     DeployedFNet,
     NamedParts,
     SigmoidalThreshold,
@@ -25,8 +27,7 @@ from ufuser.export.rewrite_fnet import (
     to_features,
     with_parts,
 )
-from ufuser.export.to_onnx import count_macs, main
-from ufuser.runtime import explain
+from ufuser.export.to_onnx import main
 from ufuser.train.checkpoint import save_checkpoint
 from ufuser.train.models import all_options
 from ufuser.train.models.fnet import FNet
@@ -132,7 +133,7 @@ def test_the_parts_add_up_and_are_what_the_paper_calls_them() -> None:
     network = fnet().double()
     ir, vi = torch.rand(2, 1, 1, 16, 24, dtype=torch.float64)
     fused, *parts = NamedParts(DeployedFNet(network))(ir, vi)
-    named = dict(zip(PARTS, parts, strict=True))
+    named = dict(zip((*PARTS, *FEATURES), parts, strict=True))
     u, z, v = network.features(ir, vi)
     gamma = network.net_u.coding.gamma
     for name, conv, features in (
@@ -147,14 +148,10 @@ def test_the_parts_add_up_and_are_what_the_paper_calls_them() -> None:
     torch.testing.assert_close(fused, network(ir, vi), atol=1e-9, rtol=0)
 
 
-def test_names_are_the_runtimes() -> None:
-    assert (*explain.PARTS, *explain.FEATURES) == PARTS
-
-
 def test_thresholds_are_the_blocks() -> None:
     network = fnet()
     found = thresholds(network)
-    assert list(found) == list(explain.PARTS)
+    assert list(found) == list(PARTS)
     assert found["common"]["theta"] == pytest.approx(
         [network.net_z.theta(k).item() for k in range(3)], abs=1e-6
     )
@@ -178,18 +175,21 @@ def test_half_precision_survives_thresholds_whose_exponential_overflows() -> Non
 
 
 @pytest.fixture(scope="module")
-def exported(small_parity_shapes: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A small network's checkpoint, and its graphs by precision."""
-    folder = tmp_path_factory.mktemp("fnet")
-    checkpoint = folder / "x.safetensors"
+def exported(small_parity_shapes: None, export_cache: ExportCache) -> dict[str, Path]:
+    """The graphs of a small network by precision."""
+    network = fnet(iterations=1)
     options = all_options("fnet", {"iterations": 1})
-    save_checkpoint(checkpoint, fnet(iterations=1).state_dict(), "fnet", "", {"step": 1}, options)
-    made = {"checkpoint": checkpoint}
-    for precision in ("fp32", "fp16"):
-        made[precision] = folder / f"{precision}.onnx"
-        words = ["--checkpoint", str(checkpoint), "--out", str(made[precision]), "--precision", precision]
-        assert main(words) == 0
-    return made
+
+    def export(folder: Path) -> None:
+        checkpoint = folder / "x.safetensors"
+        save_checkpoint(checkpoint, network.state_dict(), "fnet", "", {"step": 1}, options)
+        for precision in ("fp32", "fp16"):
+            out = str(folder / f"{precision}.onnx")
+            words = ["--checkpoint", str(checkpoint), "--out", out, "--precision", precision]
+            assert main(words) == 0
+
+    folder = export_cache("fnet", [weights_of(network), json.dumps(options)], export)
+    return {precision: folder / f"{precision}.onnx" for precision in ("fp32", "fp16")}
 
 
 def properties(path: Path) -> dict[str, str]:
@@ -200,7 +200,7 @@ def properties(path: Path) -> dict[str, str]:
 def test_one_output_and_named_parts(exported: dict[str, Path], precision: str) -> None:
     graph = onnx.load(exported[precision]).graph
     assert [v.name for v in graph.output] == ["fused"]
-    assert {*PARTS} <= {name for node in graph.node for name in node.output}
+    assert {*PARTS, *FEATURES} <= {name for node in graph.node for name in node.output}
     dims = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in graph.input]
     assert dims == [["batch", 1, "height", "width"]] * 2
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from onnx import TensorProto
 
+from tests.export.export_cache import ExportCache, weights_of
 from tests.export.test_rewrite_ufuser import SIZES, TOLERANCE, assert_same, picture, randomised
+from ufuser.export.exporter import count_macs, trace
 from ufuser.export.fidelity import onnx_network, psnr, synthetic_pair
-from ufuser.export.precision import PSNR_FLOOR, to_half
+from ufuser.export.precision import to_half
 from ufuser.export.rewrite import rewrite
 from ufuser.export.rewrite_lite import SubtractedStatistic, folded
-from ufuser.export.to_onnx import count_macs, trace
+from ufuser.export.tolerances import PSNR_FLOOR
 from ufuser.train.models.lite import BranchedConv, ChannelStatistic, Lite, LiteOptions
 from ufuser.train.objectives.distill import find_teacher
 
@@ -61,9 +64,14 @@ def test_it_keeps_the_budget_it_is_made_for() -> None:
     assert sum(p.numel() for p in Lite().parameters()) <= 120_000
 
 
-def test_half_precision_keeps_the_sums_over_a_picture_in_float32() -> None:
+def test_half_precision_keeps_the_sums_over_a_picture_in_float32(export_cache: ExportCache) -> None:
     model, _ = find_teacher("lite")
-    graph = trace(to_half(rewrite(model)), 20)
+    folder = export_cache(
+        "lite-fp16",
+        [weights_of(model)],
+        lambda folder: onnx.save(trace(to_half(rewrite(model)), 20), folder / "x.onnx"),
+    )
+    graph = onnx.load(folder / "x.onnx")
     made = {output: node for node in graph.graph.node for output in node.output}
     (mean,) = (node for node in graph.graph.node if node.op_type == "ReduceMean")
     before = made[mean.input[0]]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ufuser.export.exporter import count_macs
 from ufuser.export.rewrite import rewrite
 from ufuser.export.rewrite_ufuser import (
     GramAttention,
@@ -16,7 +17,6 @@ from ufuser.export.rewrite_ufuser import (
     single_channel_attention,
     standardised_norm,
 )
-from ufuser.export.to_onnx import count_macs
 from ufuser.train.models.ufuser import (
     HEADS,
     ChannelAttention,

@@ -15,10 +15,11 @@ import onnxruntime
 import pytest
 import torch
 
+from ufuser.export.exporter import count_macs, parity
+from ufuser.export.exporter import export as run_export
 from ufuser.export.fidelity import compare, onnx_network, synthetic_samples, torch_network
 from ufuser.export.rewrite import rewrite
-from ufuser.export.to_onnx import count_macs, get_parser, main, parity
-from ufuser.export.to_onnx import export as run_export
+from ufuser.export.to_onnx import get_parser, main
 from ufuser.runtime.errors import InputError
 from ufuser.train.checkpoint import load_model
 from ufuser.train.models import create
@@ -162,9 +163,9 @@ def test_an_export_that_differs_is_refused(
             other.last[0].bias.add_(0.01)
         return other
 
-    monkeypatch.setattr("ufuser.export.to_onnx.rewrite", wrong)
-    monkeypatch.setattr("ufuser.export.to_onnx.trace", lambda model, opset: onnx.load(export.onnx))
-    monkeypatch.setattr("ufuser.export.to_onnx.parity", lambda model, content: parity(wrong(model), content))
+    monkeypatch.setattr("ufuser.export.exporter.rewrite", wrong)
+    monkeypatch.setattr("ufuser.export.exporter.trace", lambda model, opset: onnx.load(export.onnx))
+    monkeypatch.setattr("ufuser.export.exporter.parity", lambda model, content: parity(wrong(model), content))
     with pytest.raises(InputError, match="differs from PyTorch"):
         run_export(export.checkpoint, tmp_path / "x.onnx", None, 20, lambda line: None)
     assert list(tmp_path.iterdir()) == []

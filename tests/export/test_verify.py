@@ -81,7 +81,7 @@ def test_finds_the_worst_place_in_real_pairs(
     assert (found["worst"], found["place"]) == ("b", [31, 44])
     assert found["samples"] == 2
     assert not found["passed"]
-    assert "largest error 5.00e-03 instead of at most 1.00e-04" in found["failures"][0]
+    assert "largest error 5.00e-03, expected at most 1.00e-04" in found["failures"][0]
     # One pixel of 3,500 in one of two pictures; the others' eighth powers are nothing beside it.
     assert found["psnr_db"] == pytest.approx(-10 * np.log10(5e-3**2 / 3500 / 2), abs=0.1)
     assert found["lowest_psnr_db"] == pytest.approx(-10 * np.log10(5e-3**2 / 3500), abs=0.1)
@@ -112,33 +112,14 @@ def test_tolerances(
     assert bool(told["compared"][0]["failures"]) != passes
 
 
-def test_several_at_once_with_timings(models: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    words = (
-        "--shapes",
-        "1x16x24",
-        "2x64x64",
-        "--time",
-        "--time-shape",
-        "1x64x64",
-        "--rounds",
-        3,
-        "--threads",
-        1,
-    )
+def test_several_at_once(models: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--shapes", "1x16x24", "2x64x64", "--threads", 1)
     code, told = report(capsys, models["same"], models["near"], models["half"], *words)
     assert code == 0
     assert [c["precision"] for c in told["compared"]] == ["fp32", "fp16"]
     assert [c["samples"] for c in told["compared"]] == [2, 2]
-    assert len(told["timings"]) == 3
-    assert told["timings"][0]["times_first"] == 1.0
-    assert all(t["p50_ms"] > 0 for t in told["timings"])
     assert told["reference"]["nodes"] == 4
     assert told["reference"]["size"] == models["same"].stat().st_size
-    assert (
-        main([str(models["same"]), str(models["near"]), "--time", "--rounds", "1", "--time-shape", "16x16"])
-        == 0
-    )
-    assert "times as fast as the first" in capsys.readouterr().out
 
 
 def test_engines_are_chosen_by_prefix(models: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,10 +173,9 @@ def test_an_engine_against_its_onnx(
         (["{same}", "gone.safetensors"], "no checkpoint gone.safetensors"),
         (["{same}", "onnxruntime:gone.safetensors"], "a checkpoint runs in PyTorch"),
         (["{same}", "{same}", "--pairs", "nowhere"], "no folder nowhere/ir"),
-        (["{same}", "{same}", "--list", "x.txt"], "--list without --pairs"),
+        (["{same}", "{same}", "--list", "x.txt"], "--list: expected --pairs too"),
         (["{same}", "{same}", "--shapes", "1x60x64"], "nearest is 1x64x64"),
         (["{same}", "{same}", "--threads", "0"], "--threads 0"),
-        (["{same}", "{same}", "--rounds", "0"], "--rounds 0"),
         (["{same}", "{same}", "--heatmap", "x.jpg"], "ends in .png"),
         (["{same}", "{same}", "--heatmap", "no/folder/x.png"], "no folder"),
         (["{same}", "onnxruntime-cuda:{same}"], "has no CUDAExecutionProvider"),

@@ -13,8 +13,6 @@ import pytest
 from ufuser.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
-TORCH_AT_HELP = {"export", "verify"}
-"""Commands that still import PyTorch to show their help."""
 
 
 def blocking(*packages: str) -> str:
@@ -40,7 +38,7 @@ def test_the_list_of_commands_needs_no_dependency() -> None:
         assert re.search(rf"^    {name}\s", done.stdout, re.MULTILINE), name
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - TORCH_AT_HELP))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_help_needs_no_training_or_export_package(name: str) -> None:
     done = run(blocking("torch") if name == "build" else blocking("torch", "onnx"), name, "--help")
     assert done.returncode == 0, done.stderr

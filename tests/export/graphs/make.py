@@ -12,10 +12,10 @@ import onnx
 import torch
 from torch import nn
 
+from ufuser.export.exporter import trace
 from ufuser.export.precision import to_half
 from ufuser.export.rewrite import rewrite
 from ufuser.export.rewrite_fnet import with_parts
-from ufuser.export.to_onnx import trace
 from ufuser.train.models.daefuse import DAEFuse, DAEFuseOptions
 from ufuser.train.models.fnet import FNet
 from ufuser.train.models.sparse_coding import SparseCoding

@@ -1,13 +1,12 @@
-"""Which parts of a network half precision breaks: each float32 island taken away, each other part made one.
+"""`ufuser bench islands`: the parts of a network that half precision breaks.
 
-Run as `python -m ufuser.export.islands CHECKPOINT --pairs DIR`. Half precision as a GPU's tensor cores have it, on any
-CPU: the result of every operator is rounded to 16 bits, products are summed in float32.
+Each float32 island is removed in turn, and each other part made one. Half precision is that of a GPU's tensor cores,
+simulated on the CPU: the result of every operator is rounded to 16 bits, products are summed in float32.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from ufuser.export.fidelity import (
     Difference,
@@ -29,44 +28,45 @@ from ufuser.export.fidelity import (
     real_samples,
     torch_network,
 )
-from ufuser.export.precision import ISLANDS, PSNR_FLOOR, Float32Island, to_half
+from ufuser.export.precision import ISLANDS, to_half
 from ufuser.export.rewrite import rewrite
 from ufuser.export.rewrite_fnet import DeployedFNet
-from ufuser.runtime.command import Parser, run_command
+from ufuser.export.tolerances import PSNR_FLOOR
+from ufuser.runtime.command import Parser
 from ufuser.runtime.engines.profiles import Extent
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.shapes import MULTIPLE
 from ufuser.train.checkpoint import load_model
 
-_PRODUCTS = ("convolution", "mm", "bmm", "addmm", "baddbmm")
+_PRODUCTS = {"conv1d", "conv2d", "conv_transpose2d", "linear", "matmul", "__matmul__", "bmm", "baddbmm"}
+"""Functions of PyTorch, by name, that are summed in float32."""
 
 
-class _Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Rounded(TorchFunctionMode):
     """Convolutions and matrix products of half-precision tensors: summed in float32, their results rounded."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.stay_half = False  # casts to float32 and sums in it are left out
+        super().__init__()
+        self.stay_half = False  # leaves out casts to float32 and sums in it
 
-    def __torch_dispatch__(
+    def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        name = func.overloadpacket.__name__.strip("_")
+        name = getattr(func, "__name__", "")
         if not any(isinstance(a, torch.Tensor) and a.dtype == torch.float16 for a in args):
             return func(*args, **kwargs)
         if name in _PRODUCTS:
             return func(*(a.float() if isinstance(a, torch.Tensor) else a for a in args), **kwargs).half()
-        if self.stay_half and name == "to_copy" and kwargs.get("dtype") == torch.float32:
+        if self.stay_half and (name == "float" or (name == "to" and torch.float32 in args)):
             return args[0].clone()
-        if self.stay_half and name == "linalg_vector_norm":  # PyTorch's own sums in float32
-            x, _, dims, keep = args
-            return (x * x).sum(dims, keep).sqrt()
+        if self.stay_half and name == "linalg_vector_norm":  # PyTorch sums it in float32
+            return (args[0] * args[0]).sum(kwargs["dim"], kwargs["keepdim"]).sqrt()
         return func(*args, **kwargs)
 
     @contextmanager
     def without_casts(self, network: nn.Module, kind: type[nn.Module] | None) -> Iterator[None]:
-        """Inside modules of this kind nothing leaves half precision."""
+        """Compute in half precision throughout inside modules of this kind."""
 
         def switch(on: bool) -> Callable[..., None]:
             def hook(*_: object) -> None:
@@ -87,9 +87,9 @@ class _Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def rounded_network(half: nn.Module, without: type[nn.Module] | None = None) -> Network:
-    """A network, in half precision or not, as a function of arrays; in half precision with every result rounded.
+    """A network as a function of arrays; in half precision every result is rounded.
 
-    Inside modules of the kind `without` nothing is computed in float32.
+    Modules of the kind `without` compute nothing in float32.
     """
     mode, network = _Rounded(), torch_network(half)
 
@@ -100,9 +100,27 @@ def rounded_network(half: nn.Module, without: type[nn.Module] | None = None) -> 
     return run
 
 
+class _Float32Part(nn.Module):
+    """A module that computes in float32 and answers in half precision, with tuples of maps in and out."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body.float()
+
+    def forward(self, *given: Any) -> Any:
+        return _cast(self.body(*_cast(given, torch.float32)), torch.float16)
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """A tensor, or every tensor of a tuple, as another type."""
+    if isinstance(value, tuple):
+        return tuple(_cast(each, dtype) for each in value)
+    return value.to(dtype) if isinstance(value, torch.Tensor) else value
+
+
 @dataclass(frozen=True)
 class Finding:
-    """One choice of islands and what it does."""
+    """The error with one choice of islands."""
 
     change: str  # "as it is", "without Standardise", "with CellAttention"
     count: int  # modules of that kind
@@ -110,11 +128,11 @@ class Finding:
 
 
 def findings(network: nn.Module, samples: Sequence[Sample]) -> Iterator[Finding]:
-    """The islands as they are; each kind of them taken away; each other kind of part as one more.
+    """The islands as they are; without each kind of them; with each other kind of part as one more.
 
     Args:
         network: trained, in fp32, not rewritten.
-        samples: what half precision and fp32 are compared over.
+        samples: the pictures that half precision and fp32 are compared over.
 
     Raises:
         InputError: the network's statistics have no islands (`to_half`).
@@ -133,7 +151,7 @@ def findings(network: nn.Module, samples: Sequence[Sample]) -> Iterator[Finding]
         fewer = {k: make for k, make in ISLANDS.items() if k is not kind}
         yield found(f"without {_name(kind)}", kinds.count(kind), to_half(rewritten, fewer), kind)
     for kind in _others(rewritten):
-        more = to_half(rewritten, {**ISLANDS, kind: Float32Island})
+        more = to_half(rewritten, {**ISLANDS, kind: _Float32Part})
         yield found(f"with {_name(kind)}", kinds.count(kind), more, None)
 
 
@@ -146,12 +164,10 @@ def _name(kind: type[nn.Module]) -> str:
 
 
 def _others(rewritten: nn.Module) -> Iterator[type[nn.Module]]:
-    """Kinds of our own modules that are no islands and hold no other of ours."""
+    """Kinds of this package's modules that are no islands and contain no other of this package's modules."""
     found: dict[type[nn.Module], None] = {}
     for module in rewritten.modules():
-        ours = [
-            type(m) for m in module.modules() if type(m).__module__.partition(".")[0] in ("train", "export")
-        ]
+        ours = [type(m) for m in module.modules() if type(m).__module__.startswith("ufuser.")]
         if len(ours) == 1 and type(module) is ours[0] and not _is_island(ours[0]):
             found[ours[0]] = None
     return iter(found)
@@ -161,16 +177,16 @@ def extremes(height: int, width: int) -> list[Sample]:
     """Black, white and noise, on which sums vanish or overflow."""
     shape = (1, 1, height, width)
     noise = np.random.default_rng(3).random((2, *shape), np.float32)
-    made = {
+    pictures = {
         "black": (np.zeros(shape, np.float32), np.zeros(shape, np.float32)),
         "white": (np.ones(shape, np.float32), np.ones(shape, np.float32)),
         "noise": (noise[0], noise[1]),
     }
-    return [Sample(name, ir, vi, height, width) for name, (ir, vi) in made.items()]
+    return [Sample(name, ir, vi, height, width) for name, (ir, vi) in pictures.items()]
 
 
 def _middle(sample: Sample, height: int, width: int) -> Sample:
-    """The middle of a pair, or as much of it as there is."""
+    """The middle of a pair, at most as large as the pair."""
     height, width = (
         min(wanted, side // MULTIPLE * MULTIPLE)
         for wanted, side in ((height, sample.height), (width, sample.width))
@@ -182,15 +198,15 @@ def _middle(sample: Sample, height: int, width: int) -> Sample:
     return Sample(sample.name, ir, vi, height, width)
 
 
-def get_parser(prog: str = "python -m ufuser.export.islands") -> Parser:
+def get_parser(prog: str = "ufuser bench islands") -> Parser:
     """The command line, apart from its execution."""
     parser = Parser(prog=prog, description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="safetensors written by `python -m ufuser.train`")
+    parser.add_argument("checkpoint", type=Path, help="safetensors file written by `ufuser train`")
     parser.add_argument("--pairs", type=Path, required=True, metavar="DIR", help="real pairs, DIR/ir, DIR/vi")
     parser.add_argument(
-        "--list", type=Path, metavar="FILE", help="of --pairs, those named here, a stem a line"
+        "--list", type=Path, metavar="FILE", help="stems, one a line, of the pairs of --pairs to use"
     )
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="of those, each N-th")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="use each N-th of these pairs")
     parser.add_argument("--crop", metavar="HxW", help="the middle of each (default: whole pictures)")
     parser.add_argument(
         "--extremes",
@@ -205,7 +221,7 @@ def get_parser(prog: str = "python -m ufuser.export.islands") -> Parser:
 def run(args: argparse.Namespace) -> int:
     """Carry out the command line; the exit code. Raises InputError."""
     if args.every < 1:
-        raise InputError(f"--every {args.every}: expected 1 or more")
+        raise InputError(f"every={args.every}: expected 1 or more", argument="every")
     _, height, width = Extent.parse(args.extremes, "--extremes").axes
     crop = Extent.parse(f"1x{args.crop}", "--crop").axes if args.crop else None
     model, _ = load_model(args.checkpoint)
@@ -222,12 +238,3 @@ def run(args: argparse.Namespace) -> int:
                 f"  {d.lowest_psnr_db:6.1f} dB, largest {d.largest:.1e}  {f.change} ({f.count})", flush=True
             )
     return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    return run_command(get_parser(), argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
