@@ -16,7 +16,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from statistics import median
 
@@ -35,7 +35,6 @@ from ufuser.runtime.pairing import (
     VI_LOST,
     FramePair,
     PairingConfig,
-    PairingStats,
     Side,
 )
 
@@ -99,7 +98,8 @@ class Pairer:
 
     def __init__(self, config: PairingConfig | None = None) -> None:
         self.config = config or PairingConfig()
-        self.stats = PairingStats()
+        self.dropped: Counter[tuple[Side, str]] = Counter()
+        """By side and reason. Every pushed frame is waiting, dropped or in a pair."""
         self._ir = _Queue("ir", self.config.ir_offset_s)
         self._vi = _Queue("vi", self.config.vi_offset_s)
         self._lost: set[Side] = set()
@@ -119,20 +119,19 @@ class Pairer:
             The pairs that can be formed now, oldest first.
         """
         here, there = (self._ir, self._vi) if side == "ir" else (self._vi, self._ir)
-        self.stats.pushed[side] += 1
         stamp = frame.timestamp - here.offset
         if not math.isfinite(stamp):
-            self.stats.dropped[side, NO_STAMP] += 1
+            self.dropped[side, NO_STAMP] += 1
             return []
         self._lost.discard(side)
         self._watch_clocks(here, there, stamp)
         stamp = frame.timestamp - here.offset  # the offset may have changed
         self._count_silence(here, there, stamp)
         if stamp == here.newest or any(w.stamp == stamp for w in here.frames):
-            self.stats.dropped[side, DUPLICATE] += 1
+            self.dropped[side, DUPLICATE] += 1
             return []
         if stamp <= here.passed:
-            self.stats.dropped[side, LATE] += 1
+            self.dropped[side, LATE] += 1
             return []
         here.add(_Waiting(stamp, frame))
         pairs = self._decide(ended=False)
@@ -191,11 +190,10 @@ class Pairer:
 
     def _jump(self, queues: tuple[_Queue, ...]) -> None:
         self._jumped = True
-        self.stats.clock_jumps += 1
         for queue in queues:
             for waiting in queue.clear():
                 if not waiting.used:
-                    self.stats.dropped[queue.side, JUMPED] += 1
+                    self.dropped[queue.side, JUMPED] += 1
 
     def _decide(self, ended: bool) -> list[FramePair]:
         pairs: list[FramePair] = []
@@ -312,14 +310,11 @@ class Pairer:
 
     def _pair(self, ir: _Waiting, vi: _Waiting) -> FramePair:
         own = {HELD} if ir.used else set()
-        self.stats.held += ir.used
-        self.stats.pairs += 1
         ir.used = vi.used = True
         flags = ir.frame.flags | vi.frame.flags | own | self._take_jump()
         return FramePair(ir.frame, vi.frame, ir.stamp - vi.stamp, vi.stamp, flags)
 
     def _alone(self, queue: _Queue, waiting: _Waiting) -> FramePair:
-        self.stats.alone[queue.side] += 1
         waiting.used = True
         flags = waiting.frame.flags | {VI_LOST if queue.side == "ir" else IR_LOST} | self._take_jump()
         ir, vi = (waiting.frame, None) if queue.side == "ir" else (None, waiting.frame)
@@ -333,7 +328,7 @@ class Pairer:
         """Remove the oldest `count` and count those that were in no pair."""
         for waiting in queue.frames[: max(count, 0)]:
             if not waiting.used:
-                self.stats.dropped[queue.side, reason] += 1
+                self.dropped[queue.side, reason] += 1
         self._pass(queue, count)
 
     def _pass(self, queue: _Queue, count: int) -> None:

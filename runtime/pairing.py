@@ -1,10 +1,9 @@
-"""Pairing of two streams: its configuration, its results and its counts. `ufuser.runtime.pairer` does the work."""
+"""Pairing of two streams: its configuration and its results. `ufuser.runtime.pairer` does the work."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from ufuser.runtime.errors import InputError
@@ -86,19 +85,3 @@ class FramePair:
     """Stamp of the visible frame, or of the infrared frame if it is alone; offset subtracted."""
     flags: frozenset[str] = frozenset()
     """Flags of the pair and of both frames."""
-
-
-@dataclass(slots=True)
-class PairingStats:
-    """Counts since the start."""
-
-    pushed: Counter[Side] = field(default_factory=Counter)
-    pairs: int = 0
-    """With both sides."""
-    alone: Counter[Side] = field(default_factory=Counter)
-    """Passed on without the other side, by the side that was there."""
-    held: int = 0
-    """Pairs whose infrared frame was in a pair before."""
-    dropped: Counter[tuple[Side, str]] = field(default_factory=Counter)
-    """By side and reason. Every pushed frame is waiting, dropped or in a pair."""
-    clock_jumps: int = 0

@@ -154,7 +154,7 @@ class Preparation:
             self._telemetry.toned(frame)
         with self._telemetry.stage("pair"):
             pairs = self._pairer.push(side, frame)
-        for (where, reason), total in self._pairer.stats.dropped.items():
+        for (where, reason), total in self._pairer.dropped.items():
             self._telemetry.set_drops(where, reason, total)
         for pair in pairs:
             self._send(pair)

@@ -159,7 +159,7 @@ def test_nearest(case: Case) -> None:
     pairer = Pairer(case.config)
     pairs = feed(pairer, case.arriving) + pairer.flush()
     assert stamps_of(pairs) == case.pairs
-    assert dict(pairer.stats.dropped) == case.dropped
+    assert dict(pairer.dropped) == case.dropped
 
 
 @pytest.mark.parametrize("case", HOLD, ids=lambda c: c.name)
@@ -167,7 +167,7 @@ def test_hold(case: Case) -> None:
     pairer = Pairer(PairingConfig(mode="hold"))
     pairs = feed(pairer, case.arriving) + pairer.flush()
     assert stamps_of(pairs) == case.pairs
-    assert dict(pairer.stats.dropped) == case.dropped
+    assert dict(pairer.dropped) == case.dropped
 
 
 def test_a_pair_has_skew_stamp_and_flags() -> None:
@@ -197,19 +197,19 @@ def test_nearest_at_every_pair_of_rates(ir_fps: float, vi_fps: float, phase: flo
     assert len(pairs) == pytest.approx(4 * slower, abs=3)
     assert max(abs(p.skew_s) for p in pairs[6:]) <= 0.5 / faster + 1e-6
     paced = "vi" if vi_fps < ir_fps else "ir"
-    assert pairer.stats.dropped[paced, "no-partner"] <= 2
+    assert pairer.dropped[paced, "no-partner"] <= 2
 
 
 @pytest.mark.parametrize("vi_fps", RATES)
 @pytest.mark.parametrize("ir_fps", RATES)
 def test_hold_at_every_pair_of_rates(ir_fps: float, vi_fps: float) -> None:
     """Every visible frame goes out, with the infrared frame of its moment or the one before."""
-    pairs, pairer = run(PairingConfig(mode="hold"), merged(ticks(ir_fps), ticks(vi_fps)))
+    pairs, _ = run(PairingConfig(mode="hold"), merged(ticks(ir_fps), ticks(vi_fps)))
     assert [p.stamp for p in pairs] == ticks(vi_fps)
     assert all(p.ir is not None for p in pairs[4:])
     assert min(p.skew_s for p in pairs) > -1 / ir_fps - 1e-6
     assert max(p.skew_s for p in pairs) <= 0.5 / vi_fps + 1e-6
-    assert pairer.stats.held >= len(pairs) - 4 * ir_fps - 4
+    assert sum("ir-held" in p.flags for p in pairs) >= len(pairs) - 4 * ir_fps - 4
 
 
 @pytest.mark.parametrize("lag", [(0.0, 0.08), (0.08, 0.0), (0.0, 0.0)])
@@ -248,7 +248,7 @@ def test_jitter_and_drops(mode: str) -> None:
     for _ in range(2):
         stamps = np.arange(500) / 25 + rng.uniform(-0.008, 0.008, 500)
         streams.append(stamps[rng.random(500) > 0.05].tolist())
-    pairs, pairer = run(PairingConfig(mode=mode), merged(*streams))
+    pairs, _ = run(PairingConfig(mode=mode), merged(*streams))
     both = [p for p in pairs if p.ir and p.vi]
     common = len({round(t * 25) for t in streams[0]} & {round(t * 25) for t in streams[1]})
     if mode == "nearest":
@@ -258,7 +258,6 @@ def test_jitter_and_drops(mode: str) -> None:
         assert len(both) >= len(streams[1]) - 3
         fresh = [p for p in both if "ir-held" not in p.flags]
         assert np.percentile([abs(p.skew_s) for p in fresh], 95) < 0.017
-    assert pairer.stats.pairs == len(both)
 
 
 @pytest.mark.parametrize("side", ["ir", "vi"])
@@ -281,7 +280,6 @@ def test_a_clock_that_jumps(mode: str, side: str, jump: float) -> None:
     assert sum(both[200 + a_second :]) >= (len(both) - 200 - a_second) // 2 - 3
     assert 1 <= sum("clock-jump" in p.flags for p in pairs) <= 2
     assert max(abs(p.skew_s) for p in pairs[-100:]) < 0.045
-    assert pairer.stats.clock_jumps >= 1
 
 
 def test_both_clocks_jump_together() -> None:
@@ -294,9 +292,9 @@ def test_both_clocks_jump_together() -> None:
 
 def test_a_stall_of_both_is_no_jump() -> None:
     stamps = ticks(25, 4) + ticks(25, 4, 9.0)
-    pairs, pairer = run(PairingConfig(), merged(stamps, stamps))
+    pairs, _ = run(PairingConfig(), merged(stamps, stamps))
     assert len(pairs) == 200
-    assert pairer.stats.clock_jumps == 0
+    assert not any("clock-jump" in p.flags for p in pairs)
 
 
 @pytest.mark.parametrize("mode", ["nearest", "hold"])
@@ -305,13 +303,13 @@ def test_a_side_that_falls_silent_and_comes_back(mode: str, gone: str, flag: str
     """One camera is silent from 4 to 9 s: the other one is passed on alone and flagged, then pairs resume."""
     full, holes = ticks(25, 14), ticks(25, 4) + ticks(25, 5, 9.0)
     ir, vi = (holes, full) if gone == "ir" else (full, holes)
-    pairs, pairer = run(PairingConfig(mode=mode), merged(ir, vi))
+    pairs, _ = run(PairingConfig(mode=mode), merged(ir, vi))
     alone = [p for p in pairs if flag in p.flags]
     assert all((p.ir is None) == (gone == "ir") and (p.vi is None) == (gone == "vi") for p in alone)
     assert len(alone) >= 25 * 5 - 26
     assert all(3.9 < p.stamp < 9.1 for p in alone)
     assert sum(p.ir is not None and p.vi is not None for p in pairs if p.stamp >= 9.1) >= 25 * 4.9 - 2
-    assert pairer.stats.clock_jumps == 0
+    assert not any("clock-jump" in p.flags for p in pairs)
 
 
 def test_a_side_that_never_comes() -> None:
@@ -351,7 +349,7 @@ def test_files_wait_however_far_one_is_ahead() -> None:
                 side: Side = "ir" if pairer.wants("ir") else "vi"
                 assert pairer.wants(side)
                 pairs += pairer.push(side, frame(rest[side].pop()))
-            assert not any(reason in ("overflow", "late") for _, reason in pairer.stats.dropped)
+            assert not any(reason in ("overflow", "late") for _, reason in pairer.dropped)
             pairs += pairer.flush()
             assert len(pairs) > 30
             assert stamps_of(pairs)[5:30] == stamps_of(ordered)[5:30]
@@ -361,7 +359,7 @@ def test_stamps_that_are_no_numbers_are_dropped() -> None:
     pairer = Pairer()
     assert pairer.push("ir", frame(math.nan)) == []
     assert pairer.push("vi", frame(math.inf)) == []
-    assert dict(pairer.stats.dropped) == {("ir", "no-stamp"): 1, ("vi", "no-stamp"): 1}
+    assert dict(pairer.dropped) == {("ir", "no-stamp"): 1, ("vi", "no-stamp"): 1}
     assert len(feed(pairer, "i0 v0 i40 v40")) == 2
 
 
@@ -408,9 +406,8 @@ def test_no_frame_is_used_twice_or_lost_uncounted(
         out = [id(f) for p in pairs if (f := getattr(p, side)) is not None]
         fresh = [f for f in out if out.count(f) == 1 or mode == "nearest" or side == "vi"]
         assert len(set(fresh)) == len(fresh)
-        dropped = sum(n for (s, _), n in pairer.stats.dropped.items() if s == side)
-        assert len(set(out)) + dropped == len(given_frames[side]) == pairer.stats.pushed[side]
-    assert pairer.stats.pairs + sum(pairer.stats.alone.values()) == len(pairs)
+        dropped = sum(n for (s, _), n in pairer.dropped.items() if s == side)
+        assert len(set(out)) + dropped == len(given_frames[side])
     for pair in pairs:
         assert pair.ir is not None or pair.vi is not None
         assert math.isfinite(pair.skew_s)
