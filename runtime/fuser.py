@@ -103,23 +103,26 @@ class Fuser:
             raise InputError(
                 f"infrared is {ir.shape[1]}x{ir.shape[0]}, visible is {width}x{height}: expected the same size"
             )
-        down, right = -height % self._multiple, -width % self._multiple
         grey_ir, grey_vi = luma(ir), luma(vi)
         with self._exclusive():
-            into_ir, into_vi, fused = self.engine.bind(height + down, width + right)
-            _fill(into_ir, grey_ir, down, right)
-            _fill(into_vi, grey_vi, down, right)
-            self.engine.run()
-            level = fused[:height, :width]
-            if np.isnan(level.min()):
-                raise EngineFailureError(
-                    f"{self.model}: the network's output holds NaN; export the model anew"
-                )
-            if stretch:
-                low, high = float(level.min()), float(level.max())
-                level = (level - low) / max(high - low, 1e-6)
-            grey = _quantise(level, vi.dtype)
+            grey = self._run(grey_ir, grey_vi, stretch)
         return grey if vi.ndim == 2 else with_chroma_of(grey, vi)
+
+    def _run(self, ir: NDArray[Any], vi: NDArray[Any], stretch: bool) -> NDArray[Any]:
+        """Fuse grey pictures. On return nothing refers to the engine's buffers, so that it can free them."""
+        height, width = vi.shape
+        down, right = -height % self._multiple, -width % self._multiple
+        into_ir, into_vi, fused = self.engine.bind(height + down, width + right)
+        _fill(into_ir, ir, down, right)
+        _fill(into_vi, vi, down, right)
+        self.engine.run()
+        level = fused[:height, :width]
+        if np.isnan(level.min()):
+            raise EngineFailureError(f"{self.model}: the network's output holds NaN; export the model anew")
+        if stretch:
+            low, high = float(level.min()), float(level.max())
+            level = (level - low) / max(high - low, 1e-6)
+        return _quantise(level, vi.dtype)
 
     def close(self) -> None:
         """Close the engine and free its memory; a second call does nothing.

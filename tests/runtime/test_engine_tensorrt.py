@@ -226,6 +226,23 @@ def test_memory_is_freed_at_once_from_any_thread(
     assert engine() is None
 
 
+def test_memory_is_freed_if_a_fuser_is_closed_while_it_fuses(
+    double: SimpleNamespace, make_engine: MakeEngine, no_collector: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fuser, fused = Fuser.open(make_engine(), "tensorrt"), []
+    run = fuser.engine.run
+
+    def closed_meanwhile() -> None:
+        fuser.close()
+        run()
+
+    monkeypatch.setattr(fuser.engine, "run", closed_meanwhile)
+    in_thread(lambda: fused.append(fuser.fuse(*pictures(64, 64))))
+    assert len(fused) == 1
+    assert double.cuda.used == 0
+    assert double.cuda.leaked == []
+
+
 def test_a_closed_engine_is_told(double: SimpleNamespace, make_engine: MakeEngine) -> None:
     engine = TensorRtEngine(make_engine(), None)
     fuse(engine, 64, 64)

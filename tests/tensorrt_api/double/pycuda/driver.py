@@ -206,15 +206,24 @@ class PagelockedHostAllocation:
         return address
 
 
+class _PagelockedArray(np.ndarray):
+    """As in PyCUDA, its base is the allocation, which lives as long as an array or a view of it."""
+
+    def __array_finalize__(self, source: Any) -> None:
+        self._allocation = getattr(source, "_allocation", None)
+
+    @property
+    def base(self) -> Any:
+        return self._allocation
+
+
 def pagelocked_empty(shape: Any, dtype: Any, order: str = "C", mem_flags: int = 0) -> Any:
     _state.require_context("pagelocked_empty")
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     allocation = PagelockedHostAllocation(size, bool(mem_flags & host_alloc_flags.DEVICEMAP))
 
-    class _View(np.ndarray):
-        base = allocation  # as in PyCUDA, where the array's base is the allocation
-
-    array = allocation._bytes.view(dtype).reshape(shape, order=order).view(_View)
+    array = allocation._bytes.view(dtype).reshape(shape, order=order).view(_PagelockedArray)
+    array._allocation = allocation
     array[...] = np.nan  # page-locked memory is not cleared
     return array
 
