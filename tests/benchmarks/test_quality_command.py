@@ -243,7 +243,7 @@ def test_models_are_opened_by_name_or_file(monkeypatch: pytest.MonkeyPatch) -> N
         def fuse(self, ir: npt.NDArray[np.uint8], vi: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
             return np.minimum(ir, vi)
 
-    monkeypatch.setattr("ufuser.Fuser", Fuser, raising=False)
+    monkeypatch.setattr("ufuser.runtime.fuser.Fuser", Fuser)
     assert list(_open_models(["lite", "folder/mine.onnx"], {})) == ["lite", "mine"]
     assert opened == ["lite", "folder/mine.onnx"]
     with pytest.raises(InputError, match="mine"):
