@@ -56,6 +56,24 @@ class Scheme:
             raise InputError(f"{self.target}, which should open '{self.name}:', is not callable")
         return found  # type: ignore[no-any-return]
 
+    def parse(self, text: str) -> Uri:
+        """A URI or path of this scheme in its parts. Raises InputError for malformed options."""
+        return uris.split(text, self.has_options)
+
+    def open(self, uri: Uri, context: Any) -> Any:
+        """Open a URI of this scheme.
+
+        Raises:
+            InputError: it cannot be opened. Any other exception becomes one.
+        """
+        opener = self.load()
+        try:
+            return opener(uri, context)
+        except InputError:
+            raise
+        except Exception as e:  # a package may raise anything; a device may vanish while it is opened
+            raise as_input_error(e, uri.name) from e
+
 
 _FILES = "ufuser.runtime.sources.files:open_file"
 _RECORDING = "ufuser.runtime.sinks.opening:open_path"
@@ -124,22 +142,7 @@ def find(group: str, text: str) -> Scheme:
 
 def parse(group: str, text: str) -> Uri:
     """A URI or path in its parts. Raises InputError as `find` does, or for malformed options."""
-    return uris.split(text, find(group, text).has_options)
-
-
-def open_by_scheme(group: str, uri: Uri, context: Any) -> Any:
-    """Open a URI.
-
-    Raises:
-        InputError: as `find` does, or it cannot be opened. A package's other exceptions become one.
-    """
-    opener = find(group, uri.text).load()
-    try:
-        return opener(uri, context)
-    except InputError:
-        raise
-    except Exception as e:  # a package may raise anything; a device may vanish while it is opened
-        raise as_input_error(e, uri.name) from e
+    return find(group, text).parse(text)
 
 
 def as_input_error(error: Exception, name: str) -> InputError:

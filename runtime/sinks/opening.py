@@ -24,7 +24,8 @@ def open_sink(text: str, context: SinkContext) -> Sink:
     Raises:
         InputError: unknown scheme or suffix; it cannot be written, shown or served there.
     """
-    sink: Sink = schemes.open_by_scheme(schemes.SINKS, schemes.parse(schemes.SINKS, text), context)
+    scheme = schemes.find(schemes.SINKS, text)
+    sink: Sink = scheme.open(scheme.parse(text), context)
     return sink
 
 

@@ -12,16 +12,12 @@ from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.pairing import SIDES, Side
 from ufuser.runtime.sources.source import Source, SourceContext
-from ufuser.runtime.uri import Uri
 
 
 def open_source(text: str, context: SourceContext | None = None) -> Source:
     """Open one source by its URI or path. Raises InputError."""
-    return _opened(schemes.parse(schemes.SOURCES, text), context or SourceContext())
-
-
-def _opened(uri: Uri, context: SourceContext) -> Source:
-    source: Source = schemes.open_by_scheme(schemes.SOURCES, uri, context)
+    scheme = schemes.find(schemes.SOURCES, text)
+    source: Source = scheme.open(scheme.parse(text), context or SourceContext())
     return source
 
 
@@ -41,11 +37,9 @@ class Cameras:
 
     def __init__(self, ir: str, vi: str, clock: Clock, paced: bool = True) -> None:
         self.clock, self._origin = clock, clock.now()
-        self._schemes = {side: schemes.find(schemes.SOURCES, text) for side, text in (("ir", ir), ("vi", vi))}
-        self._uris: dict[str, Uri] = {
-            "ir": schemes.parse(schemes.SOURCES, ir),
-            "vi": schemes.parse(schemes.SOURCES, vi),
-        }
+        texts: dict[Side, str] = {"ir": ir, "vi": vi}
+        self._schemes = {side: schemes.find(schemes.SOURCES, text) for side, text in texts.items()}
+        self._uris = {side: self._schemes[side].parse(text) for side, text in texts.items()}
         if self._identity("ir") == self._identity("vi"):
             raise InputError(
                 f"{self._uris['ir'].name} and {self._uris['vi'].name} are the same device: expected two"
@@ -85,7 +79,8 @@ class Cameras:
         if side in self._open:
             return self._open.pop(side)
         context = SourceContext(self.clock, side, self.live, self._origin, self._shared)
-        return _opened(self._uris[side], context)
+        source: Source = self._schemes[side].open(self._uris[side], context)
+        return source
 
     def _identity(self, side: Side) -> object:
         """Equal for two URIs of one device or file."""
