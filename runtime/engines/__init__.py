@@ -81,9 +81,9 @@ def check_signature(model: Path, found: Mapping[str, tuple[str, Sequence[int | s
         for element, shape in found.values()
     )
     if not fits:
-        said = ", ".join(f"{name} {element} {list(shape)}" for name, (element, shape) in found.items())
+        listed = ", ".join(f"{name} {element} {list(shape)}" for name, (element, shape) in found.items())
         raise InputError(
-            f"{model} is no fusion model: it has {said}; expected inputs ir, vi and output fused, float, "
+            f"{model} is no fusion model: it has {listed}; expected inputs ir, vi and output fused, float, "
             f"[batch, 1, height, width] with dynamic height and width, as `ufuser export` writes them"
         )
 

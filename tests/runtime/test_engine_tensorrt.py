@@ -243,7 +243,7 @@ def test_memory_is_freed_if_a_fuser_is_closed_while_it_fuses(
     assert double.cuda.leaked == []
 
 
-def test_a_closed_engine_is_told(double: SimpleNamespace, make_engine: MakeEngine) -> None:
+def test_a_closed_engine_is_an_error(double: SimpleNamespace, make_engine: MakeEngine) -> None:
     engine = TensorRtEngine(make_engine(), None)
     fuse(engine, 64, 64)
     engine.close()
@@ -276,7 +276,7 @@ def test_a_shape_outside_every_profile_names_them(
 @pytest.mark.parametrize(
     "method", ["set_optimization_profile_async", "set_input_shape", "set_tensor_address"]
 )
-def test_a_failure_while_binding_is_told_and_got_over(
+def test_the_engine_works_again_after_a_failure_to_bind(
     double: SimpleNamespace, make_engine: MakeEngine, method: str
 ) -> None:
     engine = TensorRtEngine(make_engine(), None)
@@ -445,18 +445,18 @@ def test_not_installed_names_the_extra(
         TensorRtEngine(path, None)
 
 
-def test_threads_are_no_matter_of_a_gpu(double: SimpleNamespace, make_engine: MakeEngine) -> None:
+def test_threads_are_refused(double: SimpleNamespace, make_engine: MakeEngine) -> None:
     with pytest.raises(InputError, match="threads 2: TensorRT runs on the GPU"):
         Fuser.open(make_engine(), "tensorrt", threads=2)
 
 
-def test_an_engine_file_goes_to_tensorrt_only(make_engine: MakeEngine) -> None:
+def test_an_engine_file_runs_in_tensorrt_only(make_engine: MakeEngine) -> None:
     with pytest.raises(InputError, match="is a TensorRT engine, expected tensorrt"):
         Fuser.open(make_engine())
 
 
 @pytest.mark.parametrize("engine", [name for name in GPU_ENGINES if name.startswith("onnxruntime")])
-def test_a_provider_that_is_not_there_is_an_error(max_model: Path, engine: str) -> None:
+def test_a_missing_provider_is_an_error(max_model: Path, engine: str) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     if len(onnxruntime.get_available_providers()) > 2:
         pytest.skip("this ONNX Runtime has GPU providers")
@@ -465,7 +465,7 @@ def test_a_provider_that_is_not_there_is_an_error(max_model: Path, engine: str) 
 
 
 def test_a_provider_that_does_not_start_is_an_error(max_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime itself would go on with the CPU and a warning."""
+    """ONNX Runtime itself would fall back to the CPU with a warning."""
     onnxruntime = pytest.importorskip("onnxruntime")
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     with pytest.raises(InputError, match=r"could not start CUDAExecutionProvider.*run on CPU"):

@@ -77,7 +77,7 @@ def test_too_small(fuser: Fuser, height: int, width: int) -> None:
         fuser.fuse(small, small)
 
 
-def test_sizes_that_differ_name_both_and_the_way_out(fuser: Fuser) -> None:
+def test_different_sizes_are_both_named(fuser: Fuser) -> None:
     with pytest.raises(InputError, match="infrared is 40x32, visible is 48x32: expected the same size"):
         fuser.fuse(picture((32, 40)), picture((32, 48)))
 
@@ -135,7 +135,7 @@ def test_other_layouts_and_types(fuser: Fuser, bad: Any) -> None:
 @pytest.mark.parametrize(
     "view", [np.s_[:, ::-1], np.s_[::2, ::2], np.s_[5:45, 3:50]], ids=["mirrored", "every second", "window"]
 )
-def test_views_are_taken_as_they_are(fuser: Fuser, view: Any) -> None:
+def test_views_need_not_be_contiguous(fuser: Fuser, view: Any) -> None:
     ir, vi = picture((64, 80, 3), seed=1)[view], picture((64, 80, 3), seed=2)[view]
     whole = fuser.fuse(np.ascontiguousarray(ir), np.ascontiguousarray(vi))
     np.testing.assert_array_equal(fuser.fuse(ir, vi), whole)
@@ -156,7 +156,7 @@ def test_grey_in_colour_stays_grey(fuser: Fuser, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", sorted(FULL))
-def test_colour_is_the_visibles(fuser: Fuser, dtype: str) -> None:
+def test_the_colour_is_that_of_the_visible_picture(fuser: Fuser, dtype: str) -> None:
     vi = picture((33, 47, 3), dtype)
     fused = fuser.fuse(np.zeros((33, 47), np.uint8), vi)
     # Two conversions, each rounded; OpenCV computes 16-bit ones with coefficients of 14 bits.
@@ -165,7 +165,7 @@ def test_colour_is_the_visibles(fuser: Fuser, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", sorted(FULL))
-def test_hot_things_brighten_colour_without_fading_it(fuser: Fuser, dtype: str) -> None:
+def test_bright_infrared_keeps_the_saturation(fuser: Fuser, dtype: str) -> None:
     full = FULL[dtype]
     vi = np.full((16, 16, 3), (0.3 * full, 0.2 * full, 0.25 * full)).astype(dtype)
     ir = np.full((16, 16), 0.5 * full).astype(dtype)
@@ -240,7 +240,7 @@ def test_nothing_of_an_earlier_picture_remains(fuser: Fuser) -> None:
         assert not fuser.fuse(dark, dark).any()
 
 
-def test_answers_outside_the_range_are_clipped(make_model: Any) -> None:
+def test_outputs_outside_the_range_are_clipped(make_model: Any) -> None:
     """A negative level is black, not its absolute value."""
     path = make_model("difference", [("Sub", ["ir", "vi"], ["fused"], {})])
     for dtype, full in ((np.uint8, 255), (np.uint16, 65535), (np.float32, 1.0)):

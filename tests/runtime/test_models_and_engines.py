@@ -38,18 +38,18 @@ def test_folder_is_no_model(tmp_path: Path) -> None:
     [("auto", "lite"), ("onnxruntime", "lite"), ("openvino", "lite"), ("tensorrt", "ufuser")]
     + [(name, "ufuser") for name in GPU_ENGINES],
 )
-def test_the_model_that_fits_what_runs_it(engine: str, model: str) -> None:
+def test_auto_model_of_each_engine(engine: str, model: str) -> None:
     assert fitting(engine) == model
     assert model in shipped()
 
 
-def test_a_fuser_names_the_model_that_was_chosen() -> None:
+def test_a_fuser_names_its_model() -> None:
     assert Fuser.open("auto", engine="onnxruntime").model == "lite"
     assert Fuser.open("ufuser", engine="onnxruntime").model == "ufuser"
 
 
 @pytest.mark.parametrize(("shared", "entry"), [(True, "0"), (False, "")])
-def test_beside_other_threads_those_of_onnx_runtime_sleep(
+def test_shared_threads_of_onnx_runtime_sleep(
     monkeypatch: pytest.MonkeyPatch, max_model: Path, shared: bool, entry: str
 ) -> None:
     import onnxruntime
@@ -133,7 +133,7 @@ def test_shape_multiple_must_be_there(make_model: Any, value: str | None, engine
         ("transposed", [("Transpose", ["ir"], ["fused"], {"perm": [0, 1, 3, 2]})], "failed|shape"),
     ],
 )
-def test_an_answer_that_is_no_picture(
+def test_an_output_that_is_no_picture(
     make_model: Any, name: str, nodes: Any, message: str, engine: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip(engine)
@@ -145,7 +145,7 @@ def test_an_answer_that_is_no_picture(
     assert capfd.readouterr().err == ""
 
 
-def test_a_name_that_is_no_text(max_model: Path, tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8(max_model: Path, tmp_path: Path) -> None:
     path = tmp_path / "broken.onnx"
     path.write_bytes(max_model.read_bytes().replace(b"fused", b"f\xb4sed"))
     with pytest.raises(InputError, match=r"broken\.onnx is not an ONNX file"):
@@ -153,7 +153,7 @@ def test_a_name_that_is_no_text(max_model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "said"), [("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO")])
-def test_metadata_and_name_are_told(max_model: Path, name: str, said: str) -> None:
+def test_metadata_and_name(max_model: Path, name: str, said: str) -> None:
     pytest.importorskip(name)
     engine = Fuser.open(max_model, name).engine
     assert engine.metadata["model"] == "max"

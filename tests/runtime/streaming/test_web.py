@@ -132,7 +132,7 @@ def test_nothing_is_encoded_without_a_viewer(open_page: PageSink, monkeypatch: p
         open_page.write(frame(index))
 
 
-def test_a_client_that_hangs_is_not_waited_for(start_stream: Any, open_page: PageSink) -> None:
+def test_a_hanging_client_delays_nobody(start_stream: Any, open_page: PageSink) -> None:
     hanging = [stream(open_page, "fused") for _ in range(3)]
     for connection in hanging:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
@@ -180,7 +180,7 @@ def watch(sink: PageSink, view: str) -> tuple[socket.socket, int]:
 
 
 @pytest.mark.parametrize("view", ["ir", "fused"])
-def test_a_watcher_of_a_picture_that_never_comes_is_let_go(small: PageSink, view: str) -> None:
+def test_a_watcher_that_has_gone_frees_its_place(small: PageSink, view: str) -> None:
     if view == "ir":
         small.write(
             frame(1, lost=True)
@@ -212,7 +212,7 @@ def test_health_and_metrics_are_answered_while_others_hold_connections(small: Pa
         connection.close()
 
 
-def test_a_request_has_a_deadline_however_steadily_it_comes() -> None:
+def test_a_slow_request_has_a_deadline() -> None:
     server = Server("127.0.0.1", 0, Access(), Limits(request_s=0.4))
     with socket.create_connection(("127.0.0.1", server.port), timeout=0.05) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ")
@@ -240,7 +240,7 @@ def test_many_connections_wait_to_be_accepted() -> None:
     server.close()
 
 
-def test_head_has_the_headers_alone(open_page: PageSink) -> None:
+def test_head_returns_headers_only(open_page: PageSink) -> None:
     open_page.write(frame(1))
     for path in ("/", "/page.js", "/metrics", "/report.json", "/healthz", "/stream/fused.mjpg", "/gone"):
         expected = "multipart" if "stream" in path else get(open_page, path)[1]["content-type"]
