@@ -205,7 +205,7 @@ def test_without_the_task_nothing_changes(scans: Path, quick_command: Command, m
     assert np.array_equal(read_image(scans / "out.png"), first)
 
 
-def test_help_says_who_gives_the_colour(quick_command: Command) -> None:
+def test_help_describes_the_roles(quick_command: Command) -> None:
     said = quick_command("fuse", "--help").stdout
     assert "--task" in said
-    assert "the one with colour (PET" in " ".join(said.split())
+    assert "The picture with colour (PET" in " ".join(said.split())
