@@ -120,7 +120,7 @@ class Option:
             raise InputError(f"{where}: expected {expected}" if expected else str(e), argument) from None
 
     def from_outside(self, value: Any, where: str, argument: str | None = None, strict: bool = True) -> Any:
-        """The same of a flag or a settings file: times may have a unit, one text stands for a list of one."""
+        """`check` for a flag or a settings file: times may have a unit, and a text may be a list of one."""
         if self.repeats and isinstance(value, str):
             value = (value,)
         if "time" in self.extra and isinstance(value, str):

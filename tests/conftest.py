@@ -106,7 +106,7 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
 
 @pytest.fixture(scope="session")
 def max_model(make_model: MakeModel) -> Path:
-    """fused = max(ir, vi): whatever else happens to a picture on its way shows."""
+    """fused = max(ir, vi), so that any other change of a picture shows."""
     return make_model()
 
 
@@ -132,8 +132,8 @@ def quick_command(
             code: Any = main(words)
         except SystemExit as ended:  # by argparse
             code = ended.code
-        said = capfd.readouterr()
-        return subprocess.CompletedProcess(words, code, said.out, said.err)
+        captured = capfd.readouterr()
+        return subprocess.CompletedProcess(words, code, captured.out, captured.err)
 
     return run
 

@@ -164,7 +164,7 @@ def test_paint_signs_and_windows_are_not_in_thermal(scene: Scene) -> None:
 
 
 def test_both_cameras_are_registered(scene: Scene) -> None:
-    """A car's outline moves the same way, to the pixel, in both pictures."""
+    """The outline of a car is at the same pixels in both pictures."""
     t, earlier = 7.5, 0.0
     masks = []
     for picture, threshold in (

@@ -148,16 +148,16 @@ def test_an_open_fuser_can_be_given(folders: tuple[str, str], max_model: Path) -
 def test_the_engine_shares_the_cores(
     folders: tuple[str, str], max_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = []
+    opened_with = []
     opened = ufuser.Fuser.open
 
     def watched(*given: Any, **more: Any) -> ufuser.Fuser:
-        told.append(more)
+        opened_with.append(more)
         return opened(*given, **more)
 
     monkeypatch.setattr(ufuser.Fuser, "open", watched)
     assert len(list(ufuser.stream(*folders, model=str(max_model)))) == 20
-    assert told == [{"shared": True}]
+    assert opened_with == [{"shared": True}]
 
 
 def test_the_example_finds_what_moves(

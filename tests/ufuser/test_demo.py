@@ -66,7 +66,7 @@ def test_a_single_frame_as_json_into_an_existing_folder(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--frames", "0"], "--frames 0"),
         (["--size", "large"], "WIDTHxHEIGHT"),
@@ -79,7 +79,7 @@ def test_a_single_frame_as_json_into_an_existing_folder(
     ],
 )
 def test_bad_input_leaves_nothing(
-    tmp_path: Path, quick_command: Command, max_model: Path, arguments: list[str], said: str
+    tmp_path: Path, quick_command: Command, max_model: Path, arguments: list[str], message: str
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "busy" / "fused.mp4").mkdir(parents=True)
@@ -89,7 +89,7 @@ def test_bad_input_leaves_nothing(
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
-    assert said in line
+    assert message in line
     assert sorted(tmp_path.rglob("*")) == before
 
 

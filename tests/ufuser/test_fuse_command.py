@@ -63,7 +63,7 @@ def listing(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("ir", "vi", "out", "said"),
+    ("ir", "vi", "out", "message"),
     [
         ("gone.png", "vi.png", "out.png", ("gone.png", "expected")),
         ("text.png", "vi.png", "out.png", ("text.png", "cannot be read as a picture")),
@@ -83,11 +83,11 @@ def listing(folder: Path) -> list[str]:
     ],
 )
 def test_bad_input(
-    files: Path, quick_command: Command, max_model: Path, ir: str, vi: str, out: str, said: tuple[str, ...]
+    files: Path, quick_command: Command, max_model: Path, ir: str, vi: str, out: str, message: tuple[str, ...]
 ) -> None:
     before = listing(files)
     done = quick_command("fuse", "--ir", ir, "--vi", vi, "--out", out, "--model", max_model)
-    _refused(done, *said)
+    _refused(done, *message)
     assert listing(files) == before
 
 
@@ -102,7 +102,7 @@ def test_a_process_ends_with_the_code_and_the_line_alone(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--model", "broken.onnx"], ("broken.onnx",)),
         (["--model", "gone.onnx"], ("gone.onnx",)),
@@ -114,13 +114,13 @@ def test_a_process_ends_with_the_code_and_the_line_alone(
     ],
 )
 def test_bad_options(
-    files: Path, quick_command: Command, max_model: Path, arguments: list[str], said: tuple[str, ...]
+    files: Path, quick_command: Command, max_model: Path, arguments: list[str], message: tuple[str, ...]
 ) -> None:
     before = listing(files)
     model = [] if "--model" in arguments else ["--model", max_model]
     _refused(
         quick_command("fuse", "--ir", "ir.png", "--vi", "vi.png", "--out", "out.png", *model, *arguments),
-        *said,
+        *message,
     )
     assert listing(files) == before
 
@@ -136,12 +136,12 @@ def test_no_command(command: Command) -> None:
     _refused(command(), "COMMAND")
 
 
-def _refused(done: Any, *said: str) -> None:
+def _refused(done: Any, *message: str) -> None:
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
-    for part in said:
+    for part in message:
         assert part in line
 
 
@@ -172,7 +172,7 @@ def test_grey_and_stretch_and_json(files: Path, quick_command: Command, max_mode
     assert (result["frames"], result["size"], result["out"]) == (1, [56, 40], "out.tif")
     for figure in ("fps", "p50_ms", "p95_ms", "max_ms", "seconds"):
         assert result[figure] > 0
-    assert result["engine"].startswith("ONNX Runtime")  # nothing else was asked for, and the network is small
+    assert result["engine"].startswith("ONNX Runtime")  # the fastest for a small network
     expected = np.maximum(read_image(files / "ir.png"), luma(read_image(files / "vi.png")))
     np.testing.assert_array_equal(read_image(files / "out.tif"), expected)
     quick_command(*arguments, "--out", "out.bmp", "--grey", "--stretch")
@@ -385,8 +385,8 @@ def test_video_output_that_cannot_be_written(
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, said in ((["--version"], "ufuser "), (["fuse", "--help"], "--resize")):
+    for arguments, message in ((["--version"], "ufuser "), (["fuse", "--help"], "--resize")):
         with pytest.raises(SystemExit) as ended:
             main(arguments)
         assert ended.value.code == 0
-        assert said in capsys.readouterr().out
+        assert message in capsys.readouterr().out

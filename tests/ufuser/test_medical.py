@@ -161,7 +161,7 @@ def test_raw_counts_are_noted_on_either_side(scans: Path, quick_command: Command
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--vi", "pet.png", "--task", "medical"], "both pictures have colour"),
         (
@@ -172,12 +172,12 @@ def test_raw_counts_are_noted_on_either_side(scans: Path, quick_command: Command
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
-    scans: Path, quick_command: Command, max_model: Path, words: list[str], said: str
+    scans: Path, quick_command: Command, max_model: Path, words: list[str], message: str
 ) -> None:
     before = sorted(scans.iterdir())
     done = quick_command("fuse", "--ir", "pet.png", "--out", "out.png", "--model", max_model, *words)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert sorted(scans.iterdir()) == before
 
@@ -206,6 +206,6 @@ def test_without_the_task_nothing_changes(scans: Path, quick_command: Command, m
 
 
 def test_help_describes_the_roles(quick_command: Command) -> None:
-    said = quick_command("fuse", "--help").stdout
-    assert "--task" in said
-    assert "The picture with colour (PET" in " ".join(said.split())
+    message = quick_command("fuse", "--help").stdout
+    assert "--task" in message
+    assert "The picture with colour (PET" in " ".join(message.split())

@@ -1,4 +1,4 @@
-"""How `ufuser stream` ends: within two seconds of a signal, whatever hangs."""
+"""The end of `ufuser stream`: within two seconds of a signal, even if a thread hangs."""
 
 from __future__ import annotations
 
