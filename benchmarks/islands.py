@@ -222,8 +222,8 @@ def run(args: argparse.Namespace) -> int:
     """Carry out the command line; the exit code. Raises InputError."""
     if args.every < 1:
         raise InputError(f"every={args.every}: expected 1 or more", argument="every")
-    _, height, width = Extent.parse(args.extremes, "--extremes").axes
-    crop = Extent.parse(f"1x{args.crop}", "--crop").axes if args.crop else None
+    _, height, width = Extent.parse(args.extremes, "extremes").axes
+    crop = Extent.parse(args.crop, "crop").axes if args.crop else None
     model, _ = load_model(args.checkpoint)
     pairs = list(real_samples(pairs_in(args.pairs, args.list)[:: args.every]))
     if crop:

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"{name}={value}: expected 1 or more", argument=name)
-    shape = Extent.parse(args.shape, "--shape")
+    shape = Extent.parse(args.shape, "shape")
     contenders = [open_contender(spec, args.threads) for spec in args.networks]
     timings = time_rounds([c.run for c in contenders], shape.axes, args.rounds)
     if args.json:

@@ -1,4 +1,4 @@
-"""A plan → a TensorRT engine with its manifest, through Polygraphy, on the GPU that will run it."""
+"""TensorRT engines with their manifests, built by Polygraphy on the GPU that will run them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _TYPE_WORDS = (
     (re.compile(r"\b(bf16|bfloat16)\b", re.IGNORECASE), "bfloat16"),
     (re.compile(r"\b(float|fp32)\b", re.IGNORECASE), "float32"),
 )
-"""How the engine inspector of different releases calls a type, in its "Format/Datatype"."""
+"""Names of a type in "Format/Datatype" of the engine inspector, by release."""
 _MEMORY = re.compile(r"out ?of ?memory|insufficient memory|workspace|CUDA_ERROR_OUT_OF_MEMORY", re.IGNORECASE)
 
 
@@ -49,7 +49,7 @@ def find_device() -> tuple[Device, DeviceFacts]:
 
 
 def up_to_date(plan: Plan, here: DeviceFacts) -> bool:
-    """Whether the engine at the plan's place has the plan's key and is whole."""
+    """Whether the engine at the plan's path is undamaged and has the plan's key."""
     try:
         manifest = Manifest.read(plan.out)
         return manifest.key == plan.key(here) and (
@@ -59,28 +59,28 @@ def up_to_date(plan: Plan, here: DeviceFacts) -> bool:
         return False
 
 
-def build(plan: Plan, device: Device, here: DeviceFacts, say: Callable[[str], None]) -> Manifest:
+def build(plan: Plan, device: Device, here: DeviceFacts, report: Callable[[str], None]) -> Manifest:
     """Build, check and publish an engine.
 
     Args:
-        plan: what to build.
+        plan: the engine to build.
         device: GPU to build on and for.
         here: its facts.
-        say: takes a line about each step.
+        report: receives a line about each step.
 
     Returns:
         The manifest that was written beside the engine.
 
     Raises:
-        InputError: Polygraphy not installed, a graph TensorRT does not take, no memory, an engine of another
-            precision than the graph's. Nothing is written then but the timing cache.
+        InputError: Polygraphy is not installed, TensorRT does not accept the graph, no memory, an engine of another
+            precision than the graph's. Only the timing cache is written then.
     """
     make_folder(plan.out.parent)
     require_writable(plan.out)
     require_writable(manifest_path(plan.out))
     with device.current():
-        content = _serialized(plan, say)
-        say("reading the engine's types back …")
+        content = _serialized(plan, report)
+        report("reading the engine's types back …")
         types = _read_types(plan, content)
     check_types(plan, types)
     return _publish(plan, content, here, types)
@@ -89,8 +89,8 @@ def build(plan: Plan, device: Device, here: DeviceFacts, say: Callable[[str], No
 def adopt(plan: Plan, device: Device, here: DeviceFacts) -> Manifest:
     """Check an engine that trtexec built from the plan, and write its manifest.
 
-    Raises InputError for an engine that TensorRT can't load here, of other profiles than the plan's, or of another
-    precision than the graph's.
+    Raises InputError for an engine that TensorRT cannot load here, that has other profiles than the plan, or another
+    precision than the graph.
     """
     try:
         content = plan.out.read_bytes()
@@ -116,7 +116,7 @@ def require_polygraphy() -> None:
         ) from None
 
 
-def _serialized(plan: Plan, say: Callable[[str], None]) -> bytes:
+def _serialized(plan: Plan, report: Callable[[str], None]) -> bytes:
     """The engine's bytes."""
     require_polygraphy()
     from polygraphy.backend import trt as polygraphy
@@ -125,12 +125,12 @@ def _serialized(plan: Plan, say: Callable[[str], None]) -> bytes:
 
     recorder = error_recorder()
     try:
-        with G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1):  # one line of ours says what went wrong
-            say("parsing the ONNX file …")
+        with G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1):  # the InputError says it in one line
+            report("parsing the ONNX file …")
             made = polygraphy.NetworkFromOnnxPath(str(plan.onnx), strongly_typed=True)()
             builder: trt.Builder = made[0]
             builder.error_recorder = recorder
-            say("building (minutes; the timing cache makes the next build shorter) …")
+            report("building (minutes; the timing cache makes the next build shorter) …")
             engine_loader = polygraphy.EngineBytesFromNetwork(
                 made, config=_config(plan), save_timing_cache=str(plan.timing_cache)
             )
@@ -140,7 +140,7 @@ def _serialized(plan: Plan, say: Callable[[str], None]) -> bytes:
         # "nullptr" is pybind11's word for an object that TensorRT did not make; other TypeErrors are ours.
         if isinstance(e, TypeError) and "nullptr" not in str(e):
             raise
-        raise InputError(_why(plan, [*recorder.messages, str(e)])) from None
+        raise InputError(_failure(plan, [*recorder.messages, str(e)])) from None
 
 
 def _config(plan: Plan) -> Any:
@@ -169,20 +169,20 @@ def _config(plan: Plan) -> Any:
     )
 
 
-def _why(plan: Plan, messages: list[str]) -> str:
-    """One line about a failed build, with what to do where that is known."""
-    said = next((m for m in messages if _MEMORY.search(m)), messages[0])
-    said = " ".join(said.split())[:300]
-    if _MEMORY.search(said):
+def _failure(plan: Plan, messages: list[str]) -> str:
+    """One line about a failed build, with a remedy where one is known."""
+    reason = next((m for m in messages if _MEMORY.search(m)), messages[0])
+    reason = " ".join(reason.split())[:300]
+    if _MEMORY.search(reason):
         return (
-            f"TensorRT ran out of memory building {plan.out.name} ({said}): lower --workspace "
+            f"TensorRT ran out of memory building {plan.out.name} ({reason}): lower --workspace "
             f"({plan.flags.workspace_mib} MiB now) or --max, or free the GPU"
         )
-    return f"TensorRT could not build {plan.out.name} from {plan.onnx}: {said}"
+    return f"TensorRT could not build {plan.out.name} from {plan.onnx}: {reason}"
 
 
 def error_recorder() -> Any:
-    """Collects what TensorRT reports while building; `messages` holds it."""
+    """A recorder of the errors that TensorRT reports while building, in `messages`."""
     import tensorrt as trt
 
     class Recorder(trt.IErrorRecorder):  # type: ignore[misc]  # Any where TensorRT is not installed
@@ -195,7 +195,7 @@ def error_recorder() -> Any:
 
         def report_error(self, val: Any, desc: str) -> bool:
             self.messages.append(desc)
-            return False  # not fatal: let the build say itself how it ended
+            return False  # not fatal: the build ends by itself
 
         def num_errors(self) -> int:
             return len(self.messages)
@@ -213,7 +213,7 @@ def error_recorder() -> Any:
 
 
 def _read_types(plan: Plan, content: bytes) -> dict[str, dict[str, int]]:
-    """What the inspector says of the engine: element types of all layers, and of convolutions alone."""
+    """Element types of all layers, and of convolutions alone, from the engine inspector."""
     import tensorrt as trt
 
     log = collecting_logger()
@@ -222,12 +222,12 @@ def _read_types(plan: Plan, content: bytes) -> dict[str, dict[str, int]]:
         runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
-        raise InputError(f"{plan.out} cannot be loaded by TensorRT here ({log.last()}): build it anew")
+        raise InputError(f"{plan.out} cannot be loaded by TensorRT here ({log.last()}): build it again")
     found = engine_profiles(plan.out, engine)
     if found != plan.profiles:
         raise InputError(
             f"{plan.out} was built with the profiles {listed(found)}; the command names {listed(plan.profiles)}: "
-            f"give its own with --min, --opt and --max, or build it anew"
+            f"give its own with --min, --opt and --max, or build it again"
         )
     inspector = engine.create_engine_inspector()
     # Without shapes the inspector answers "N/A due to dynamic shapes".
@@ -240,7 +240,7 @@ def _read_types(plan: Plan, content: bytes) -> dict[str, dict[str, int]]:
 
 
 def layer_types(information: str) -> dict[str, dict[str, int]]:
-    """Element types by how many layers take or give them, from the engine inspector's JSON.
+    """Element types by the number of layers with such inputs or outputs, from the engine inspector's JSON.
 
     Returns:
         {"layers": {type: count}, "convolutions": {type: count}}; a layer of several types counts for each.
@@ -248,7 +248,7 @@ def layer_types(information: str) -> dict[str, dict[str, int]]:
     found: dict[str, Counter[str]] = {"layers": Counter(), "convolutions": Counter()}
     layers = json.loads(information).get("Layers", [])
     for layer in layers:
-        if not isinstance(layer, Mapping):  # a name alone: the engine was built without detail
+        if not isinstance(layer, Mapping):  # only a name: the engine was built without detail
             continue
         ends = [*layer.get("Inputs", []), *layer.get("Outputs", [])]
         types = {t for t in (_type_of(str(end.get("Format/Datatype", ""))) for end in ends) if t}
@@ -258,30 +258,30 @@ def layer_types(information: str) -> dict[str, dict[str, int]]:
     return {kind: dict(sorted(counter.items())) for kind, counter in found.items()}
 
 
-def _type_of(said: str) -> str:
-    return next((kind for words, kind in _TYPE_WORDS if words.search(said)), "")
+def _type_of(text: str) -> str:
+    return next((kind for words, kind in _TYPE_WORDS if words.search(text)), "")
 
 
 def check_types(plan: Plan, types: Mapping[str, Mapping[str, int]]) -> None:
     """Refuse an engine whose convolutions run in another precision than the graph's.
 
-    Raises InputError; also where the inspector names no types, because then nothing is known.
+    Raises InputError; also if the inspector names no types.
     """
     wanted = _EXPECTED[plan.precision]
     counted = types["convolutions"] or types["layers"]
     if not counted:
         raise InputError(
             f"{plan.out}: TensorRT names no layer's type, so that its precision is unknown; build it with "
-            f"detailed profiling verbosity (`ufuser-build` and its --script do)"
+            f"detailed profiling verbosity (`ufuser build` and its --script do)"
         )
-    said = ", ".join(f"{count} in {kind}" for kind, count in counted.items())
+    described = ", ".join(f"{count} in {kind}" for kind, count in counted.items())
     most = max(counted, key=lambda kind: counted[kind])
-    # In int8 every other convolution may have been left in float for quality's sake; in fp16 none was.
+    # In int8 many convolutions may stay in float for quality; in fp16 none does.
     fits = counted.get(wanted, 0) > 0 if plan.precision == "int8" else most == wanted
     if not fits:
         raise InputError(
-            f"{plan.out} was to be {plan.precision}, but its convolutions are {said}: expected {wanted}; "
-            f"is {plan.onnx} what its metadata says?"
+            f"{plan.out}: convolutions are {described}, expected {wanted} for a graph in {plan.precision}; does "
+            f"{plan.onnx} have the precision in its metadata?"
         )
 
 
@@ -311,7 +311,7 @@ def _manifest(
 def _publish(
     plan: Plan, content: bytes, here: DeviceFacts, types: Mapping[str, Mapping[str, int]]
 ) -> Manifest:
-    """Write both files; the manifest holds the engine's hash, so that a pair of two builds is found out."""
+    """Write both files; the manifest holds the engine's hash, so that files of two builds are not mixed up."""
     manifest = _manifest(plan, content, here, types)
     write_bytes(plan.out, content)
     try:

@@ -1,8 +1,8 @@
-"""Which ONNX operators, with which element types, TensorRT's parser takes: told before a build, without a GPU.
+"""ONNX operators and element types that TensorRT's parser accepts, checked without a GPU.
 
-After the parser's own table (onnx-tensorrt, `docs/operators.md`, as of TensorRT 10.15), as far as networks like these
-hold them: an operator that the table has and `KNOWN` has not is a line more in it. A strongly typed network takes
-every type from the graph, so types count as much as names.
+From the parser's table (onnx-tensorrt, `docs/operators.md`, as of TensorRT 10.15), as far as image networks use it:
+`KNOWN` may be extended by other operators of the table. A strongly typed network takes every type from the graph, so
+types are checked as well as names.
 """
 
 from __future__ import annotations
@@ -47,22 +47,18 @@ _RESIZE = {
 }
 
 
-def refused(model: onnx.ModelProto) -> list[str]:
-    """What in a graph TensorRT's parser isn't known to take, each in a few words; empty where all is well."""
+def unsupported(model: onnx.ModelProto) -> list[str]:
+    """Operators and types of a graph that TensorRT's parser is not known to accept, each with a node's name."""
     found: dict[str, str] = {}
     for node in model.graph.node:
         if node.domain not in ("", "ai.onnx") or node.op_type not in KNOWN:
             domain = f"{node.domain}:" if node.domain else ""
             found.setdefault(f"operator {domain}{node.op_type}", node.name or node.output[0])
-    return _told(found) or _told(_by_type(model))
-
-
-def _told(found: Mapping[str, str]) -> list[str]:
-    return [f"{why} ('{name}')" for why, name in found.items()]
+    return [f"{reason} ('{name}')" for reason, name in (found or _by_type(model)).items()]
 
 
 def _by_type(model: onnx.ModelProto) -> dict[str, str]:
-    """Known operators with types or settings that aren't: what, and the first node of which it is true."""
+    """Known operators with unknown types or settings, and the first node with each."""
     try:
         inferred = onnx.shape_inference.infer_shapes(model).graph
     except onnx.shape_inference.InferenceError as e:
@@ -74,8 +70,8 @@ def _by_type(model: onnx.ModelProto) -> dict[str, str]:
     constants |= {name for node in model.graph.node if node.op_type == "Constant" for name in node.output}
     found: dict[str, str] = {}
     for node in model.graph.node:
-        for why in _objections(node, types, constants):
-            found.setdefault(why, node.name or node.output[0])
+        for reason in _objections(node, types, constants):
+            found.setdefault(reason, node.name or node.output[0])
     return found
 
 
@@ -92,6 +88,6 @@ def _objections(node: onnx.NodeProto, types: Mapping[str, int], constants: set[s
         if settings.get("antialias"):
             yield "Resize with antialias"
     if node.op_type in ("Conv", "ConvTranspose") and types.get(node.input[1]) != kind:
-        yield f"{node.op_type} whose kernel is of another type than its map"
+        yield f"{node.op_type} with a kernel of another type than its map"
     if node.op_type.startswith("Reduce") and len(node.input) > 1 and node.input[1] not in constants:
-        yield f"{node.op_type} over axes that are computed"
+        yield f"{node.op_type} over computed axes"

@@ -1,6 +1,6 @@
-"""An ONNX file → a TensorRT engine for this machine's GPU, with a manifest beside it.
+"""`ufuser build` or `python export/to_tensorrt.py`: a TensorRT engine for this machine's GPU, with a manifest.
 
-Run as `ufuser-build` or `python export/to_tensorrt.py`. `--dry-run` and `--script` need neither GPU nor TensorRT.
+`--dry-run` and `--script` need neither GPU nor TensorRT.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from msgspec import to_builtins
 
 from ufuser.export.tensorrt_build import adopt, build, find_device, up_to_date
-from ufuser.export.tensorrt_plan import BuildFlags, Plan, describe, kept_place, make_plan
+from ufuser.export.tensorrt_plan import BuildFlags, Plan, cached_path, describe
 from ufuser.runtime.command import Parser, run_command
 from ufuser.runtime.engines.manifest import DeviceFacts, Manifest
 from ufuser.runtime.engines.profiles import Extent, Profile
@@ -35,7 +35,7 @@ def get_parser(prog: str = "ufuser build") -> Parser:
         epilog="Repeat --min, --opt, --max for several profiles: narrow ones run faster than a wide one.",
     )
     parser.add_argument("--onnx", type=Path, required=True, metavar="FILE.onnx")
-    for name, means in (("min", "smallest"), ("opt", "best served"), ("max", "largest")):
+    for name, means in (("min", "smallest"), ("opt", "optimized"), ("max", "largest")):
         parser.add_argument(
             f"--{name}",
             action="append",
@@ -46,7 +46,7 @@ def get_parser(prog: str = "ufuser build") -> Parser:
         "--out",
         type=Path,
         metavar="FILE.engine",
-        help="default: kept in the user's cache, where the runtime looks",
+        help="default: in the user's cache folder, where the runtime looks",
     )
     parser.add_argument(
         "--workspace",
@@ -71,13 +71,15 @@ def get_parser(prog: str = "ufuser build") -> Parser:
     parser.add_argument(
         "--force", action="store_true", help="build even if the engine there has the same key"
     )
-    way = parser.add_mutually_exclusive_group()
-    way.add_argument("--dry-run", action="store_true", help="print plan, key and trtexec line; build nothing")
-    way.add_argument(
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument(
+        "--dry-run", action="store_true", help="print plan, key and trtexec line; build nothing"
+    )
+    action.add_argument(
         "--script", type=Path, metavar="FILE.sh", help="write the build as a script for a Jetson"
     )
-    way.add_argument(
-        "--adopt", action="store_true", help="give the engine at --out, built by trtexec, its manifest"
+    action.add_argument(
+        "--adopt", action="store_true", help="write the manifest of the engine at --out, built by trtexec"
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
@@ -92,16 +94,16 @@ def profiles_of(args: argparse.Namespace) -> tuple[Profile, ...]:
     given = {name: getattr(args, name) or [] for name in _FIELDS}
     counts = {len(extents) for extents in given.values()}
     if len(counts) > 1:
-        said = ", ".join(f"{len(extents)} --{name}" for name, extents in given.items())
-        raise InputError(f"{said}: expected as many of each, one a profile")
+        counted = ", ".join(f"{len(extents)} --{name}" for name, extents in given.items())
+        raise InputError(f"{counted}: expected the same number of each, one per profile")
     if counts == {0}:
         return (_DEFAULT,)
-    extents = [[Extent.parse(text, f"--{name}") for text in texts] for name, texts in given.items()]
+    extents = [[Extent.parse(text, name) for text in texts] for name, texts in given.items()]
     return tuple(Profile(*trio) for trio in zip(*extents, strict=True))
 
 
 def flags_of(args: argparse.Namespace) -> BuildFlags:
-    """How the command line asks to build."""
+    """The build options of the command line."""
     return BuildFlags(
         args.workspace,
         args.optimization_level,
@@ -114,7 +116,9 @@ def flags_of(args: argparse.Namespace) -> BuildFlags:
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the command line. Raises InputError."""
-    say = timed_printer()
+    from ufuser.export.tensorrt_checks import make_plan  # with onnx
+
+    report = timed_printer()
     flags = flags_of(args)
     plan = make_plan(args.onnx, profiles_of(args), flags, args.out)
     if args.script:
@@ -127,16 +131,16 @@ def run(args: argparse.Namespace) -> int:
         return 0
     device, here = find_device()
     if args.out is None:
-        plan = replace(plan, out=kept_place(plan.onnx, plan.key(here)))
+        plan = replace(plan, out=cached_path(plan.onnx, plan.key(here)))
     for remark in plan.remarks:
-        say(remark)
+        report(remark)
     if args.adopt:
         _print_manifest(plan, adopt(plan, device, here), args.json)
     elif up_to_date(plan, here) and not args.force:
-        say(f"{plan.out} has this key already: nothing to build (--force builds it again)")
+        report(f"{plan.out} has this key already: nothing to build (--force builds it again)")
         _print_manifest(plan, Manifest.read(plan.out), args.json)
     else:
-        _print_manifest(plan, build(plan, device, here, say), args.json)
+        _print_manifest(plan, build(plan, device, here, report), args.json)
     return 0
 
 

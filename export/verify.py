@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"heatmap={args.heatmap}: expected a name that ends in .png", argument="heatmap")
     if args.heatmap is not None:
         require_writable(args.heatmap)
-    shapes = [Extent.parse(text, "--shapes").axes for text in args.shapes]
+    shapes = [Extent.parse(text, "shapes").axes for text in args.shapes]
     given = Tolerance(args.max_error, args.mean_error, args.psnr)
     pairs = pairs_in(args.pairs, args.list) if args.pairs else None
     contenders = [open_contender(spec, args.threads) for spec in (args.first, *args.others)]

@@ -22,17 +22,20 @@ class Extent(msgspec.Struct, frozen=True, array_like=True):
     width: _Side
 
     @classmethod
-    def parse(cls, text: str, option: str) -> Extent:
-        """Read `BxHxW` or `HxW`. Raises InputError, naming the command-line option."""
+    def parse(cls, text: str, argument: str) -> Extent:
+        """Read `BxHxW` or `HxW`. Raises InputError about the argument of this name."""
         match = re.fullmatch(r"(?:(\d+)x)?(\d+)x(\d+)", text.strip().lower())
         if match is None:
-            raise InputError(f"{option} {text}: expected BATCHxHEIGHTxWIDTH, as in 1x480x640")
+            raise InputError(
+                f"{argument}={text!r}: expected BATCHxHEIGHTxWIDTH, as in 1x480x640", argument=argument
+            )
         batch, height, width = (int(part) if part else 1 for part in match.groups())
         extent = cls(batch, height, width)
         if batch < 1 or min(height, width) < SMALLEST or height % MULTIPLE or width % MULTIPLE:
             raise InputError(
-                f"{option} {text}: expected a batch of 1 or more, height and width multiples of {MULTIPLE} "
-                f"from {SMALLEST}; nearest is {extent.rounded_up()}"
+                f"{argument}={text!r}: expected a batch of 1 or more, height and width multiples of {MULTIPLE} "
+                f"from {SMALLEST}; nearest is {extent.rounded_up()}",
+                argument=argument,
             )
         return extent
 

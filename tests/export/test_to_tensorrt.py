@@ -1,4 +1,4 @@
-"""`ufuser-build`: plans without a GPU, builds through the real Polygraphy over the test double, and for real."""
+"""`ufuser build`: plans without a GPU, builds through the real Polygraphy over the test double, and for real."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from onnx import TensorProto, helper
 from ufuser import Fuser
 from ufuser.export import int8
 from ufuser.export.tensorrt_build import check_types, find_device, layer_types
-from ufuser.export.tensorrt_plan import BuildFlags, make_plan
+from ufuser.export.tensorrt_checks import make_plan
+from ufuser.export.tensorrt_plan import BuildFlags
 from ufuser.export.to_tensorrt import flags_of, get_parser, main, profiles_of
 from ufuser.runtime.engines.manifest import DeviceFacts, Manifest
 from ufuser.runtime.errors import InputError
@@ -156,8 +157,8 @@ def test_script_for_a_jetson(model: Path, tmp_path: Path, capsys: pytest.Capture
     out = tmp_path / "F.engine"
     assert run("--onnx", model, *PROFILE, "--out", out, "--script", script) == 0
     assert os.access(script, os.X_OK)
-    # A trtexec that writes down what it was given, and a ufuser-build that does the same.
-    for name in ("trtexec", "ufuser-build"):
+    # A trtexec and a ufuser that record their arguments.
+    for name in ("trtexec", "ufuser"):
         tool = tmp_path / name
         tool.write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/calls\n', encoding="utf-8")
         tool.chmod(0o755)
@@ -167,7 +168,7 @@ def test_script_for_a_jetson(model: Path, tmp_path: Path, capsys: pytest.Capture
     assert f"--saveEngine={out}" in built
     assert adopted.endswith(f"--out {out} --adopt")
     assert run("--onnx", model, *PROFILE, *SECOND, "--out", out, "--script", script) == 2
-    assert "one profile an engine" in capsys.readouterr().err
+    assert "engines of one profile" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,7 @@ def test_script_for_a_jetson(model: Path, tmp_path: Path, capsys: pytest.Capture
         (["--min", "1x64x64", "--opt", "2x64x64", "--max", "1x256x256"], "min <= opt <= max"),
         (["--min", "1x60x64", "--opt", "1x64x64", "--max", "1x64x64"], "nearest is 1x64x64"),
         (["--min", "64", "--opt", "1x64x64", "--max", "1x64x64"], "expected BATCHxHEIGHTxWIDTH"),
-        (["--min", "1x64x64"], "expected as many of each"),
+        (["--min", "1x64x64"], "expected the same number of each"),
         ([*PROFILE, *PROFILE], "would never be chosen"),
         ([*PROFILE, "--workspace", "0"], "--workspace 0"),
         ([*PROFILE, "--optimization-level", "6"], "expected 0 to 5"),
@@ -198,7 +199,7 @@ def test_profiles_and_flags_are_checked_before_anything_is_built(
         ({"inputs": ("ir", "visible")}, r"it has ir FLOAT"),
         ({"inputs": ("ir",)}, "expected inputs ir, vi"),
         ({"shape": (1, 1, 64, 64)}, "dynamic height and width"),
-        ({"zero": np.array(128, np.uint8)}, "quantised for a CPU"),
+        ({"zero": np.array(128, np.uint8)}, "quantized for a CPU"),
         ({"zero": np.array(3, np.int8)}, "--int8-for tensorrt"),
     ],
 )
@@ -372,7 +373,7 @@ def test_an_engine_of_another_precision_fails(
     double.tensorrt.layer_type = layer
     assert run("--onnx", model, *PROFILE, "--out", tmp_path / "F.engine") == (0 if passes else 2)
     if not passes:
-        assert f"was to be {precision}, but its convolutions are" in said(capsys)
+        assert f"for a graph in {precision}" in said(capsys)
         assert not (tmp_path / "F.engine").exists()
 
 

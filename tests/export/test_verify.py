@@ -1,4 +1,4 @@
-"""`ufuser-verify` through its entry point, on networks whose difference is known."""
+"""`ufuser verify` through its entry point, on networks whose difference is known."""
 
 from __future__ import annotations
 

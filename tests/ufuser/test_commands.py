@@ -40,7 +40,7 @@ def test_the_list_of_commands_needs_no_dependency() -> None:
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_help_needs_no_training_or_export_package(name: str) -> None:
-    done = run(blocking("torch") if name == "build" else blocking("torch", "onnx"), name, "--help")
+    done = run(blocking("torch", "onnx"), name, "--help")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: ufuser {name} ")
 
