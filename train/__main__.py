@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         args.task(args)
     except KeyboardInterrupt:
         if (args.out / "last.pt").is_file():
-            raise KeyboardInterrupt(f"--resume goes on from the last checkpoint in {args.out}") from None
+            raise KeyboardInterrupt(f"--resume continues from the last checkpoint in {args.out}") from None
         raise
     return 0
 

@@ -169,4 +169,4 @@ def import_release(path: Path, model_name: str) -> dict[str, Tensor]:
         raise InputError(f"{path} holds no state dict: expected a mapping of names to tensors")
     state = {str(k).removeprefix("module."): v for k, v in content.items()}
     load_weights(model, state, str(path))
-    return model.state_dict()  # in the network's dtype and order, whatever the release's
+    return model.state_dict()  # in the network's own dtype and order

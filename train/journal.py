@@ -1,4 +1,4 @@
-"""What a run tells of itself: log.csv, the curve, panels of validation, time and memory of a step."""
+"""Records of a run: log.csv, the curve, panels of validation, time and memory of a step."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import cv2
 import numpy as np
 import torch
 
-Row = dict[str, float | None]  # a line of log.csv; None where it can't be known
+Row = dict[str, float | None]  # a line of log.csv; None where a value is unknown
 
 
 class Meter:
-    """What training steps gave and cost since the last look."""
+    """Means of the loss terms and cost of training steps since the last reset."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Start a new mean."""
         self._sums: dict[str, float] = {}
         self._seconds, self._steps = 0.0, 0
-        _forget_peak(self._device)
+        _reset_peak(self._device)
 
     def add(self, terms: dict[str, float], seconds: float) -> None:
-        """One step."""
+        """Add a step."""
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._seconds += seconds
@@ -41,7 +41,7 @@ class Meter:
 
     @property
     def cost(self) -> Row:
-        """Seconds a step, and the most memory in MiB: allocated on a GPU, else resident in the process."""
+        """Seconds per step and peak memory in MiB: allocated on a GPU, else resident in the process."""
         peak = _peak(self._device)
         return {
             "seconds_per_step": round(self._seconds / self._steps, 4),
@@ -49,17 +49,17 @@ class Meter:
         }
 
 
-def _forget_peak(device: torch.device) -> None:
+def _reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
-    # Linux lets the high-water mark fall to what is used now. Where it doesn't, it is that of the whole run.
+    # Linux can reset the high-water mark to the memory in use. Elsewhere it is that of the whole run.
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak(device: torch.device) -> int | None:
-    """Bytes, or None where the system doesn't say."""
+    """Bytes, or None where the system does not provide it."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     try:
@@ -70,7 +70,7 @@ def _peak(device: torch.device) -> int | None:
 
 
 def table(log: list[Row]) -> bytes:
-    """log.csv: a line a validation."""
+    """log.csv: a line per validation."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(log[0]))
     writer.writeheader()
@@ -81,7 +81,7 @@ def table(log: list[Row]) -> bytes:
 def curve(log: list[Row], title: str) -> bytes:
     """A PNG of the loss and of each of its terms over steps: dashed in training, solid in validation.
 
-    Terms that only training has (an adversarial one, say) are drawn dashed alone.
+    Terms that only training has, such as an adversarial one, are dashed only.
     """
     from matplotlib.figure import Figure  # slow to import: only where a curve is drawn
 

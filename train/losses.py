@@ -45,8 +45,8 @@ def _variances(x: Tensor, y: Tensor, window: int = 7) -> tuple[Tensor, Tensor, T
 def structure_map(x: Tensor, y: Tensor) -> Tensor:
     """SSIM's contrast and structure factors (Wang et al. 2004, C2 for a data range of 1).
 
-    The luminance factor is left out: the level is the intensity term's, and asking for both sources' level
-    at once gives their grey mean.
+    The luminance factor is left out: the intensity term sets the level, and a loss on both sources' levels would give
+    their grey mean.
     """
     var_x, var_y, covariance = _variances(x, y)
     c2 = 0.03**2
@@ -54,19 +54,19 @@ def structure_map(x: Tensor, y: Tensor) -> Tensor:
 
 
 def intensity_target(ir: Tensor, vi: Tensor, recipe: LossRecipe) -> Tensor:
-    """The level asked for at each pixel, in [0, 1].
+    """The target level of each pixel, in [0, 1].
 
-    "lift", v + i^p (i − v)₊: the pixel maximum for p = 0. For p > 0 infrared lifts the visible picture the more,
-    the warmer it is: bright targets stay bright, and the mid-grey background of a thermal picture no longer
-    turns a night's blacks into haze.
+    "lift", v + i^p (i − v)₊: the pixel maximum for p = 0. For p > 0, bright infrared lifts the visible
+    picture more than dark: bright targets stay bright, and the mid-grey background of a thermal picture no longer turns
+    the black of a night scene into haze.
 
-    "contrast", v + warm (i − m)₊ − cold (m − i)₊ with the image's median m of infrared: what is warmer than most
-    becomes brighter, what is colder darker. It asks for infrared's contrast and not for its level, which is
-    the camera's gain control's; so a nearly black thermal background does not darken the scene.
+    "contrast", v + warm (i − m)₊ − cold (m − i)₊ with the image's median m of infrared: parts warmer than most become
+    brighter, colder ones darker. The target is infrared's contrast and not its level, which depends on the camera's
+    gain control; so a nearly black thermal background does not darken the scene.
     """
     if recipe.target == "contrast":
-        apart = ir - ir.flatten(1).median(1).values[:, None, None, None]
-        return (vi + recipe.warm * apart.clamp_min(0) + recipe.cold * apart.clamp_max(0)).clamp(0, 1)
+        deviation = ir - ir.flatten(1).median(1).values[:, None, None, None]
+        return (vi + recipe.warm * deviation.clamp_min(0) + recipe.cold * deviation.clamp_max(0)).clamp(0, 1)
     lift = (ir - vi).clamp_min(0)
     return vi + lift if recipe.infrared_exponent == 0 else vi + ir.pow(recipe.infrared_exponent) * lift
 
@@ -117,7 +117,7 @@ def distance(x: Tensor, y: Tensor, gradient: float, valid: Tensor | None = None)
 def masked_mean(x: Tensor, valid: Tensor | None) -> Tensor:
     """Mean of B×C×H×W over the pixels where B×1×H×W is 1; an image without any counts as 0.
 
-    The mean over images of each one's mean: a batch can be shared by processes without changing it.
+    It is the mean of the images' means, so that processes can share a batch without changing it.
     """
     if valid is None:
         return x.mean()

@@ -23,7 +23,7 @@ def _to_float32(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def in_precision(network: nn.Module, precision: str, device: torch.device) -> Network:
-    """The network's call in "fp32" or "bf16"; the answer is float32 either way.
+    """The network's call in "fp32" or "bf16"; the output is float32 either way.
 
     In bf16, weights stay float32 and no loss needs scaling: bfloat16 has float32's range. LayerNorms and the
     last sigmoid get float32: eight bits of an image in [0, 1] would be visible steps. PyTorch's autocast
@@ -37,8 +37,8 @@ def in_precision(network: nn.Module, precision: str, device: torch.device) -> Ne
 
     def call(*images: Tensor) -> Tensor:
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            answer: Tensor = network(*images)
-        return answer.float()
+            output: Tensor = network(*images)
+        return output.float()
 
     return call
 

@@ -1,4 +1,4 @@
-"""Simple fusers, for pseudo ground truth where no fused images of published networks are at hand.
+"""Simple fusers for pseudo ground truth, where there are no fused images of published networks.
 
 Each maps infrared and visible, H×W float32 in [0, 1], to fused, H×W float32 in [0, 1].
 """
@@ -96,7 +96,7 @@ def guided_filter(ir: Image, vi: Image) -> Image:
 def weighted_mean(ir: Image, vi: Image) -> Image:
     """Mean weighted by local contrast: the standard deviation in 15×15 windows, smoothed.
 
-    Far under a deviation of 0.05 the mean is a plain one: the noise of two flat parts is no reason to choose.
+    Far below a deviation of 0.05 the mean is a plain one: noise in flat parts shall not choose a source.
     """
 
     def contrast(x: Image) -> Image:

@@ -31,7 +31,7 @@ _File = msgspec.defstruct(
     forbid_unknown_fields=True,
     kw_only=True,
 )
-"""What a file may hold: the common keys, and the section of one objective or none."""
+"""The keys of a file: the common ones, and the section of one objective or none."""
 
 
 def load_recipe(path: Path) -> Recipe:

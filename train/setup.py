@@ -27,7 +27,7 @@ from .trainer import check_out
 
 @dataclass(frozen=True)
 class Setup:
-    """What every objective starts from."""
+    """The common part of every training."""
 
     recipe: Recipe
     model: nn.Module

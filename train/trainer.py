@@ -59,7 +59,7 @@ def check_out(out: Path, resume: bool) -> None:
     if resume and not (out / LAST).is_file():
         raise InputError(f"nothing to resume: {out / LAST} is not there")
     if not resume and (out / LAST).exists():
-        raise InputError(f"{out} already holds a run: give --resume to go on with it, or another --out")
+        raise InputError(f"{out} already holds a run: give --resume to continue it, or another --out")
     for name in FILES:
         if (out / name).is_dir():
             raise InputError(f"cannot write {out / name}: it is a folder")
@@ -96,9 +96,7 @@ class Trainer:
         self._model = synchronised(moved, run.processes, run.device)
         self._average = copy.deepcopy(self._model).eval().requires_grad_(False)
         self._options = all_options(run.recipe.model, run.recipe.network)
-        run.processes.divide(
-            run.recipe.optim.batch, "batch"
-        )  # else the mean of their losses is not the batch's
+        run.processes.divide(run.recipe.optim.batch, "batch")  # the mean of their losses must be the batch's
         self._network = in_precision(
             parallel(self._model, run.processes), run.recipe.optim.precision, run.device
         )
@@ -120,7 +118,7 @@ class Trainer:
         if self._run.resume:
             self._restore()
         if first and has_own_statistics(self._model, self._run.processes):
-            tqdm.write("on CPUs the BatchNorms of each process see its own part of the batch alone")
+            tqdm.write("on CPUs the BatchNorms of each process see only its own part of the batch")
         make_folder(self._run.out)
         steps = recipe.optim.steps
         with tqdm(total=steps, initial=self._step, unit="step", dynamic_ncols=True, disable=not first) as bar:
@@ -129,7 +127,7 @@ class Trainer:
                 terms = self._train_step()
                 self._meter.add(terms, time.perf_counter() - begin)
                 self._step += 1
-                rate = bar.format_dict.get("rate")  # steps a second, lately; None at first
+                rate = bar.format_dict.get("rate")  # recent steps per second; None at first
                 speed = f", {rate * recipe.optim.batch:.1f} samples/s" if rate else ""
                 bar.set_postfix_str(f"loss {sum(terms.values()):.4f}{speed}", refresh=False)
                 bar.update()
@@ -234,12 +232,14 @@ class Trainer:
     def _restore(self) -> None:
         last = self._run.out / LAST
         try:
-            # To the CPU first: Adam keeps its step counts there, the rest is copied to where it belongs.
+            # To the CPU first: Adam keeps its step counts there, and `load_state_dict` copies the rest to the device.
             content = torch.load(last, map_location="cpu", weights_only=True)
         except Exception as e:  # a broken pickle can make the reader raise anything
             raise InputError(f"cannot read {last}: {first_line(e)}") from None
         if not isinstance(content, dict) or not {"recipe", "step", "model"} <= content.keys():
-            raise InputError(f"{last} is no state of a training run: expected one written by this trainer")
+            raise InputError(
+                f"{last} is not the state of a training run: expected one written by this trainer"
+            )
         if content["recipe"] != self._run.recipe.text:
             raise InputError(
                 f"{last} was trained by another recipe: resume with that one, or give another --out"
@@ -247,11 +247,10 @@ class Trainer:
         before, now = content.get("origin", {}), self._run.task.origin
         other = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
         if other:
-            what = ", ".join(
-                "set of pairs (--data)" if k == "pairs" else f"--{k.replace('_', '-')}" for k in other
-            )
+            flags = ["set of pairs (--data)" if k == "pairs" else f"--{k.replace('_', '-')}" for k in other]
             raise InputError(
-                f"{last} was trained with another {what}: resume with the same, or give another --out"
+                f"{last} was trained with another {', '.join(flags)}: "
+                "resume with the same, or give another --out"
             )
         self._model.load_state_dict(content["model"])
         self._average.load_state_dict(content["average"])

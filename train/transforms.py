@@ -1,8 +1,8 @@
 """The transformation group of EMMA's equivariance prior: shifts, rotations and reflections
 (Zhao et al., "Equivariant Multi-Modality Image Fusion", section 3.3.4, and its released code).
 
-Shifts are cyclic, so that they, reflections and rotations by right angles of a square image have an exact
-inverse. A rotation by another angle leaves corners that hold nothing of the image: `valid` is 0 there.
+Cyclic shifts, reflections, and rotations of a square image by right angles have an exact inverse. A rotation by another
+angle leaves corners without image content: `valid` is 0 there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Transformation(Protocol):
     def __call__(self, x: Tensor) -> Tensor: ...
 
     def valid(self, x: Tensor) -> Tensor:
-        """B×1×H×W: 1 where T_g x comes from the image, 0 where from beyond its border."""
+        """B×1×H×W: 1 where T_g x comes from the image, 0 where it comes from beyond the border."""
         ...
 
     def inverse(self) -> Transformation: ...
@@ -75,8 +75,8 @@ class Reflection:
 class Rotation:
     """Anti-clockwise about the centre, bilinear; beyond the border the image is mirrored.
 
-    The release fills with black. What stands there is masked out of the loss, but the networks see it, and
-    their attention looks at the whole image: a mirrored corner is one that a camera could have seen.
+    The release fills with black. The loss masks these corners, but the networks see them, and their attention covers
+    the whole image: a mirrored corner looks like a camera's image.
     """
 
     degrees: float
@@ -101,13 +101,13 @@ class Rotation:
         return Rotation(-self.degrees)
 
     def _right_angles(self, x: Tensor) -> int | None:
-        """How many right angles, where they keep the size: those need no interpolation."""
+        """The number of right angles, where they keep the size: those need no interpolation."""
         turns, rest = divmod(self.degrees, 90)
         keeps_size = x.shape[-2] == x.shape[-1] or turns % 2 == 0
         return int(turns) % 4 if rest == 0 and keeps_size else None
 
     def _sources(self, x: Tensor) -> Tensor:
-        """Where each pixel comes from, 1×H×W×2, in the units of `grid_sample` (borders at ±1)."""
+        """The source position of each pixel, 1×H×W×2, in the units of `grid_sample` (borders at ±1)."""
         height, width = x.shape[-2:]
         down = torch.arange(height, device=x.device, dtype=x.dtype)[:, None] - (height - 1) / 2
         right = torch.arange(width, device=x.device, dtype=x.dtype)[None] - (width - 1) / 2
@@ -121,14 +121,14 @@ REFLECTIONS = (Reflection(True, False), Reflection(False, True), Reflection(True
 
 
 class TransformationGroup:
-    """Draws transformations as the recipe says, and applies them to batches."""
+    """Draws transformations by the recipe and applies them to batches."""
 
     def __init__(self, recipe: TransformRecipe) -> None:
         self._recipe = recipe
 
     @property
     def full(self) -> bool:
-        """Whether every image meets every kind, as in the release, the identity among them."""
+        """Whether every image gets every transformation, the identity included, as in the release."""
         return self._recipe.mode == "full"
 
     def draw_full(self, height: int, width: int, rng: np.random.Generator) -> list[Transformation]:
@@ -143,7 +143,7 @@ class TransformationGroup:
         ]
 
     def draw_one(self, height: int, width: int, rng: np.random.Generator) -> Transformation:
-        """One transformation of a random kind among those that the recipe holds."""
+        """One transformation of a random kind among those of the recipe."""
         r = self._recipe
         kinds: list[Callable[[], Transformation]] = []
         if r.shifts:
@@ -157,10 +157,10 @@ class TransformationGroup:
     def apply(
         self, x: Tensor, rng: np.random.Generator, processes: Processes = SINGLE
     ) -> tuple[Tensor, Tensor]:
-        """Transformed images and where they are valid, both N·B×1×H×W, each a whole batch after the other.
+        """Transformed images and where they are valid, both N·B×1×H×W, one whole batch after the other.
 
         N is 9 in full mode with the release's numbers (the identity is left out), else `count`: there each
-        image of the batch meets a transformation of its own, the same whether one process holds the batch or
+        image of the batch gets a transformation of its own, the same whether one process holds the batch or
         several share it.
         """
         height, width = x.shape[-2:]
@@ -168,11 +168,10 @@ class TransformationGroup:
             drawn = [(t, x) for t in self.draw_full(height, width, rng)]
         else:
             drawn = []
+            total = len(x) * processes.world_size
             for _ in range(self._recipe.count):
-                own = [self.draw_one(height, width, rng) for _ in range(len(x) * processes.world_size)][
-                    processes.part
-                ]
-                drawn += zip(own, x.tensor_split(len(x)), strict=True)
+                everyone = [self.draw_one(height, width, rng) for _ in range(total)]
+                drawn += zip(everyone[processes.part], x.tensor_split(len(x)), strict=True)
         return torch.cat([t(y) for t, y in drawn]), torch.cat([t.valid(y) for t, y in drawn])
 
     def _shift(self, height: int, width: int, rng: np.random.Generator) -> Shift:

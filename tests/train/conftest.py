@@ -1,4 +1,4 @@
-"""What the tests of training share: the reference files, generated pairs, a tiny recipe."""
+"""Fixtures: reference files, generated pairs, tiny recipes and runs."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ warmup = 1
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Tiny tensors gain nothing from a second thread, and the command line may change the number."""
+    """Tiny tensors gain nothing from a second thread; the command line may change the number."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -88,7 +88,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def plain_curve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than a tiny run. `test_journal.py` tests it, and other processes do draw."""
+    """Do not draw: it takes longer than a tiny run. `test_journal.py` tests it."""
     monkeypatch.setattr(
         "ufuser.train.trainer.curve", lambda log, title: f"{title}: {len(log)} points".encode()
     )
@@ -96,7 +96,7 @@ def plain_curve(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def reference() -> Path:
-    """Parity vectors and release layouts, handed out beside the checkout."""
+    """Parity vectors and release layouts beside the checkout."""
     folder = SHARED / "reference"
     if not folder.is_dir():
         pytest.skip(f"reference files are not beside this checkout ({folder.name}/ in {SHARED.name}/)")
@@ -170,7 +170,7 @@ def emma_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Both began with --init start.safetensors.
 
-    Files are replaced whole, so what an interruption leaves is what a kill leaves (`test_trainer.py`).
+    Files are replaced atomically, so an interruption leaves the same as a kill (`test_trainer.py`).
     """
     root = make_emma_project(tmp_path_factory.mktemp("emma"))
     torch.set_num_threads(1)

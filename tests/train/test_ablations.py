@@ -1,4 +1,4 @@
-"""The recipes of the paper's Table 2: each differs from ours in what it takes away, and all of them train."""
+"""The recipes of the paper's Table 2, and every shipped recipe for a step."""
 
 from __future__ import annotations
 
@@ -59,16 +59,14 @@ def differences(recipe: Recipe) -> dict[str, object]:
         ("exp5", {"network": NO_RESIDUAL}),
     ],
 )
-def test_an_ablation_takes_away_what_the_paper_says_and_nothing_else(
-    name: str, expected: dict[str, object]
-) -> None:
+def test_an_ablation_differs_only_in_what_the_paper_removes(name: str, expected: dict[str, object]) -> None:
     recipe = ablation(name)
     assert differences(recipe) == expected
     assert isinstance(recipe.objective, EmmaRecipe)
     assert recipe.objective.needs_sensing == (name != "exp3")
 
 
-def test_the_networks_of_exp_4_and_5_are_as_large_as_the_whole_one() -> None:
+def test_the_networks_of_exp_4_and_5_are_as_large_as_the_full_one() -> None:
     """ "Ensuring consistent number of parameter by increasing the remaining blocks number" (section 4.1.2)."""
     counts = {}
     for name in ("ours", "exp4", "exp5"):
@@ -132,9 +130,7 @@ def test_every_recipe_trains_a_step(path: Path, project: Path, modules: dict[str
 
 
 @pytest.mark.parametrize("options", [NO_RESTORMER, NO_RESIDUAL, {"global_blocks": [2, 1, 0, 1]}])
-def test_a_checkpoint_says_its_options_and_comes_back_as_that_network(
-    tmp_path: Path, options: dict[str, object]
-) -> None:
+def test_a_checkpoint_stores_the_options_of_its_network(tmp_path: Path, options: dict[str, object]) -> None:
     torch.manual_seed(0)
     model, path = create("ufuser", options).eval(), tmp_path / "x.safetensors"
     save_checkpoint(path, model.state_dict(), "ufuser", "", {}, all_options("ufuser", options))
@@ -150,7 +146,7 @@ def test_a_checkpoint_says_its_options_and_comes_back_as_that_network(
         load_model(path)
 
 
-def test_the_default_options_are_the_releases_network() -> None:
+def test_the_default_options_give_the_released_network() -> None:
     with torch.device("meta"):
         plain = UFuser().state_dict()
         said = create("ufuser", {"global_blocks": [1, 1, 1, 1], "local_blocks": [2, 2, 2, 2]}).state_dict()
@@ -159,7 +155,7 @@ def test_the_default_options_are_the_releases_network() -> None:
 
 
 def test_the_ablations_see_the_same_patches(project: Path) -> None:
-    """Same seed, same data: what differs is the method."""
+    """Same seed, same data, another method."""
     pair = Pair("a", project / "data/ir/b.png", project / "data/vi/b.png")
     first = None
     for path in sorted((RECIPES / "ablations").glob("*.toml")):

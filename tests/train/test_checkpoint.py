@@ -1,4 +1,4 @@
-"""Checkpoints: what goes in comes out; released files come in whole or not at all, and run nothing."""
+"""Checkpoints round-trip; released files are imported completely or refused, and no code in them runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def weights() -> State:
 
 @pytest.fixture
 def released(tmp_path: Path) -> Callable[[object], Path]:
-    """A file as a release would hold it."""
+    """Write a file as a release has it."""
 
     def write(content: object) -> Path:
         torch.save(content, tmp_path / "release.pth")
@@ -45,7 +45,7 @@ def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
 
 
 def refused(capsys: pytest.CaptureFixture[str], release: Path, out: Path) -> str:
-    """The one line that an import ends with; nothing may be left of `out`."""
+    """The error line of an import that must leave nothing at `out`."""
     before = sorted(out.parent.iterdir()) if out.parent.is_dir() else None
     assert main(["import", str(release), "--out", str(out)]) == 2
     assert (sorted(out.parent.iterdir()) if out.parent.is_dir() else None) == before
@@ -73,7 +73,7 @@ def test_round_trip(tmp_path: Path, weights: State) -> None:
 def test_import_through_the_command(
     reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A process of its own where it is as it should be."""
+    """In a process of its own; errors in this one."""
     release, out = reference / "ufuser_release_layout.pth", tmp_path / "x.safetensors"
     command = [sys.executable, "-m", "ufuser.train", "import", str(release), "--out", str(out)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
@@ -102,7 +102,7 @@ def test_wrapped_releases(
     assert same(import_release(path, "ufuser"), weights)
 
 
-def test_half_precision_and_shared_memory_come_in_as_own_float32(
+def test_half_precision_and_shared_memory_are_imported_as_float32(
     released: Callable[[object], Path], weights: State, tmp_path: Path
 ) -> None:
     state = {k: v.half() for k, v in weights.items()}

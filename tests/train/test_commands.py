@@ -1,4 +1,4 @@
-"""The three stages through the command line, and what it takes to go on with one."""
+"""The three stages of EMMA through the command line, and resuming them."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_emma_interrupted_and_resumed_is_the_unbroken_run(
     assert all(torch.equal(ends[0][k], ends[1][k]) for k in ends[0])
 
 
-def test_a_run_goes_on_only_with_what_it_began_with(
+def test_a_run_resumes_only_with_its_original_inputs(
     emma_runs: Path,
     emma_words: Words,
     tmp_path: Path,
@@ -148,7 +148,7 @@ def test_a_run_goes_on_only_with_what_it_began_with(
         assert f"trained with another {key}: resume" in refused(capsys, [*again, key, str(other)])
 
 
-def test_a_run_does_not_go_on_with_other_pairs(
+def test_a_run_does_not_resume_with_other_pairs(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = [
@@ -194,7 +194,7 @@ def test_swapped_missing_and_foreign_sensing_modules_are_refused(
     assert not (project / "out").exists()
 
 
-def test_a_recipe_of_another_stage_and_a_crop_that_does_not_fit(
+def test_a_recipe_of_another_objective_and_a_crop_that_does_not_fit(
     emma_project: Path, emma_words: Words, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = emma_project

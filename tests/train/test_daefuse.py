@@ -1,4 +1,4 @@
-"""DAE-Fuse: the network at any size, its losses beside their equations, and both phases through the trainer."""
+"""DAE-Fuse: the network at any size, its losses, and both phases through the trainer."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def test_any_multiple_of_eight_fuses_and_reconstructs(size: tuple[int, int]) -> 
         assert torch.allclose(model(ir[k : k + 1], vi[k : k + 1]), fused[k : k + 1], atol=1e-5)
 
 
-def test_fusion_begins_as_the_decoded_mean_of_both_embeddings() -> None:
-    """What phase one taught the decoder to read: fusing a picture with itself reconstructs it."""
+def test_fusion_is_initially_the_decoded_mean_of_both_embeddings() -> None:
+    """The decoder of phase one can decode it: fusing a picture with itself reconstructs it."""
     model = small()
     ir, vi = pictures((24, 32))
     assert torch.allclose(model(ir, ir), model(ir), atol=1e-6)
@@ -109,7 +109,7 @@ def test_fusion_begins_as_the_decoded_mean_of_both_embeddings() -> None:
     assert torch.allclose(model(ir, vi), model.decoder(mean), atol=1e-6)
 
 
-def test_the_cross_attention_reaches_far_and_tells_the_modalities_apart() -> None:
+def test_the_cross_attention_has_long_range_and_distinguishes_the_modalities() -> None:
     model = small()
     with torch.no_grad():
         for attention in (model.fusion.a_to_b, model.fusion.b_to_a):
@@ -134,7 +134,7 @@ def test_cell_means_are_area_means_at_any_size(height: int, width: int) -> None:
 
 
 def test_grid_attention_is_attention_where_every_cell_is_one_position() -> None:
-    """At 8×8 positions nothing is pooled: PyTorch's own attention must answer the same."""
+    """At 8×8 positions nothing is pooled: PyTorch's own attention must give the same."""
     torch.manual_seed(1)
     attention = GridAttention(8, 2).eval().requires_grad_(False)
     x, y = torch.rand(2, 8, GRID, GRID), torch.rand(2, 8, GRID, GRID)
@@ -148,7 +148,7 @@ def test_grid_attention_is_attention_where_every_cell_is_one_position() -> None:
     assert torch.allclose(attention(x, y), attention.proj(expected), atol=1e-5)
 
 
-def test_the_cost_grows_with_the_picture_and_no_faster() -> None:
+def test_the_cost_is_proportional_to_the_number_of_pixels() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     def macs(height: int, width: int) -> float:
@@ -164,7 +164,7 @@ def test_the_cost_grows_with_the_picture_and_no_faster() -> None:
 @pytest.mark.parametrize(
     "options", [{"width": 0}, {"width": 30, "heads": 4}, {"vit_dim": 30}, {"residual_blocks": 0}]
 )
-def test_numbers_that_make_no_network_are_refused(options: dict[str, int]) -> None:
+def test_impossible_sizes_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(InputError, match=r">= 1|must divide"):
         create("daefuse", options)
 
@@ -195,7 +195,7 @@ def test_structural_similarity_against_scikit_image() -> None:
     assert structural_similarity(x, x).item() == pytest.approx(1.0, abs=1e-5)
 
 
-def test_texture_asks_for_the_stronger_gradient() -> None:
+def test_texture_targets_the_stronger_gradient() -> None:
     step = torch.zeros(1, 1, 8, 8)
     step[..., 4:] = 1
     flat = torch.zeros_like(step)
@@ -211,7 +211,7 @@ def test_a_discriminative_block_takes_patches_of_any_size() -> None:
         assert block(torch.rand(3, 1, *size)).shape == (3,)
 
 
-def test_discriminators_learn_what_the_objective_shows_them() -> None:
+def test_discriminators_learn_to_discriminate() -> None:
     torch.manual_seed(0)
     pair = Discriminators(DaeFuseRecipe(discriminator_rate=1e-2, discriminator_width=4), CPU)
     noise, flat = torch.rand(4, 1, 16, 16), torch.full((4, 1, 16, 16), 0.5)
@@ -222,8 +222,8 @@ def test_discriminators_learn_what_the_objective_shows_them() -> None:
 
 
 @pytest.mark.parametrize("phase", [1, 2])
-def test_the_adversarial_term_fools_and_its_gradient_stays_out_of_the_discriminators(phase: int) -> None:
-    """Of both phases: a step down this term raises what the discriminators say of the network's pictures."""
+def test_the_adversarial_term_deceives_and_its_gradient_does_not_reach_the_discriminators(phase: int) -> None:
+    """A gradient step on this term raises the discriminators' logits of generated pictures."""
     torch.manual_seed(2)
     model = DAEFuse(SMALL).train()
     recipe = DaeFuseRecipe(phase=phase, adversarial=1.0, discriminator_rate=1e-3, discriminator_width=4)
@@ -271,9 +271,7 @@ def test_several_processes_and_foreign_networks_are_refused() -> None:
         (1, ("[optim]", "[emma]\n[optim]"), r"has \[emma\] and \[daefuse\]"),
     ],
 )
-def test_what_is_wrong_in_a_recipe_is_named(
-    tmp_path: Path, phase: int, change: tuple[str, str], said: str
-) -> None:
+def test_recipe_errors(tmp_path: Path, phase: int, change: tuple[str, str], said: str) -> None:
     text = RECIPE.format(daefuse=PHASES[phase])
     assert change[0] in text
     (tmp_path / "r.toml").write_text(text.replace(*change), encoding="utf-8")
@@ -341,9 +339,7 @@ def _tensors(state: object) -> list[Tensor]:
     return [t for value in values for t in _tensors(value)]
 
 
-def test_a_recipe_of_another_training_is_sent_there(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_recipe_of_another_objective_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words(project, "out", "tiny.toml")) == 2
     assert "is for `ufuser train direct`, got `ufuser train daefuse`" in capsys.readouterr().err
 

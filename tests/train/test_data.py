@@ -1,4 +1,4 @@
-"""Pairs and patches: nothing wrong goes in silently, and a batch depends on its seed and step alone."""
+"""Pairs and patches: problems are reported, and a batch depends only on its seed and step."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_pairs_come_in_the_order_of_their_names(tmp_path: Path, write_pairs: Wri
     ]
 
 
-def test_everything_wrong_is_reported_at_once_by_name(tmp_path: Path, write_pairs: WritePairs) -> None:
+def test_all_problems_are_reported_at_once_by_name(tmp_path: Path, write_pairs: WritePairs) -> None:
     write_pairs(tmp_path, dict.fromkeys(("left", "right", "size", "broken", "fine"), (24, 32)))
     (tmp_path / "vi" / "left.png").unlink()
     (tmp_path / "ir" / "right.png").unlink()
@@ -142,7 +142,7 @@ def test_a_batch_depends_on_seed_and_step_alone(pairs: list[Pair], seed: int, st
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_the_parts_of_a_batch_are_the_batch(pairs: list[Pair], size: int) -> None:
-    """What several processes see together is what one process would have seen."""
+    """Several processes together see the batch of one."""
     whole = PatchSampler(pairs, RECIPE, 9).batch(4, 6)
     for rank in range(size):
         part = PatchSampler(pairs, RECIPE, 9).batch(4, 6, slice(rank, None, size))
@@ -223,7 +223,7 @@ def test_images_smaller_than_the_patch_are_enlarged_to_fill_it(
 
 
 def test_a_flat_image_still_gives_patches(tmp_path: Path) -> None:
-    """Patches without contrast are drawn anew, but not for ever."""
+    """Patches without contrast are redrawn a limited number of times."""
     assert cv2.imwrite(str(tmp_path / "x.png"), np.full((32, 32), 200, np.uint8))
     pair = Pair("x", tmp_path / "x.png", tmp_path / "x.png")
     ir, vi = PatchSampler([pair], PLAIN, 0).batch(0, 2)
@@ -263,7 +263,7 @@ def test_shared_jitter_gives_both_images_one_tone(tmp_path: Path, shared: bool) 
     assert len({round(float(x.mean() / y.mean()), 3) for x, y in zip(first, plain, strict=True)}) > 4
 
 
-def test_no_patch_takes_the_margin_as_far_as_the_image_has_room(tmp_path: Path) -> None:
+def test_patches_avoid_the_margin_where_the_image_has_room(tmp_path: Path) -> None:
     image = RNG.integers(0, 100, (40, 56), dtype=np.uint8)
     image[5:-5, 5:-5] = RNG.integers(120, 256, (30, 46), dtype=np.uint8)
     assert cv2.imwrite(str(tmp_path / "x.png"), image)

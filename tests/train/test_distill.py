@@ -1,4 +1,4 @@
-"""Distillation: what the teacher is asked, what the student sees of it, and the command line."""
+"""Distillation: the teacher's pictures, the student's loss, and the command line."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ CPU = torch.device("cpu")
 
 
 class Mean(torch.nn.Module):
-    """A teacher whose answer can be written down."""
+    """A teacher with a known output."""
 
     def forward(self, ir: torch.Tensor, vi: torch.Tensor) -> torch.Tensor:
         return (ir + vi) / 2
@@ -83,7 +83,7 @@ def words(project: Path, *more: object) -> list[str]:
     return [*map(str, [*given, "--teacher", project / "teacher.safetensors", *more])]
 
 
-def test_the_teacher_answers_to_each_pair_and_its_variants(student: Path) -> None:
+def test_the_teacher_runs_on_each_pair_and_its_variants(student: Path) -> None:
     pairs = find_pairs(student / "data")
     made = lessons(student).write(pairs, 3, print)
     assert len(made) == 12
@@ -99,7 +99,7 @@ def test_the_teacher_answers_to_each_pair_and_its_variants(student: Path) -> Non
     assert len({round(level, 3) for level in levels[:3]}) == 3  # variants of one pair differ
 
 
-def test_what_is_there_is_not_made_again(student: Path) -> None:
+def test_existing_pictures_are_kept(student: Path) -> None:
     pairs = find_pairs(student / "data")
     made = lessons(student).write(pairs[:1], 2, print)
     before = [p.stat().st_mtime_ns for e in made for p in e.images]
@@ -153,7 +153,7 @@ def test_the_loss_is_the_distance_to_the_teacher_and_the_direct_terms() -> None:
     assert [x.shape[1] for x in shown] == [1, 1, 1, 1]
 
 
-def test_steadiness_is_how_much_noise_passes_on() -> None:
+def test_the_steady_term_measures_the_noise_passed_on() -> None:
     ir, vi, taught = torch.rand(3, 4, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.25
     images, direct = (ir, vi, taught), LossRecipe(intensity=0, gradient=0, ssim=0)
 
@@ -176,7 +176,7 @@ def test_steadiness_is_how_much_noise_passes_on() -> None:
     assert parts[0] != parts[1]
 
 
-def test_what_sensing_modules_see_in_the_students_picture() -> None:
+def test_the_sensing_terms_compare_with_the_sources() -> None:
     """EMMA's L1 between each source and its module's picture, none of the terms of weight 0 computed."""
     ir, vi, taught = torch.rand(3, 2, 1, 24, 24, generator=torch.Generator().manual_seed(0))
     images, direct = (ir, vi, taught), LossRecipe(intensity=0, gradient=0, ssim=0)

@@ -1,4 +1,4 @@
-"""The EMMA loss: Eq. (4) as written, the sensing modules frozen, each option doing what it says."""
+"""The EMMA loss: Eq. (4), frozen sensing modules, and every option."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_DIRECT = LossRecipe(intensity=0, gradient=0, ssim=0)
 
 
 class Blend(nn.Module):
-    """The smallest fusion network: one weight a source, so that what it must answer can be written down."""
+    """The smallest fusion network: one weight per source, so that its output is known."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def test_no_gradient_reaches_the_sensing_modules_and_their_statistics_stay(sensi
 
 
 def test_the_terms_are_equation_4(sensing: list[nn.Module]) -> None:
-    """Written out here a second time, with one transformation only: reflection left to right."""
+    """A second implementation, with one transformation only: horizontal reflection."""
     group = TransformRecipe(shifts=0, rotations=0, reflections=1)
     objective = emma(sensing, group)
     model, (ir, vi) = Blend(), images()
@@ -99,7 +99,7 @@ def test_the_terms_are_equation_4(sensing: list[nn.Module]) -> None:
         torch.testing.assert_close(terms[name], value)
 
 
-def test_the_full_set_takes_ten_of_each_and_agrees_with_computing_them_apart(
+def test_the_full_set_has_ten_of_each_image_and_agrees_with_separate_computation(
     sensing: list[nn.Module],
 ) -> None:
     full = TransformRecipe(mode="full")
@@ -119,7 +119,7 @@ def test_the_full_set_takes_ten_of_each_and_agrees_with_computing_them_apart(
 
 
 @pytest.mark.parametrize("mode", ["sampled", "full"])
-def test_a_part_of_the_batch_can_do_for_equivariance(sensing: list[nn.Module], mode: str) -> None:
+def test_equivariance_can_take_a_part_of_the_batch(sensing: list[nn.Module], mode: str) -> None:
     part = emma(sensing, TransformRecipe(mode=mode), equivariant_batch=1)
     model, (ir, vi) = Blend(), images()
     terms = part.train(model, (ir, vi), rng())
@@ -207,7 +207,7 @@ def test_distance_is_l1_and_l1_of_gradients_over_valid_pixels() -> None:
 
 
 @pytest.mark.parametrize("mode", ["sampled", "full"])
-def test_two_processes_have_together_the_loss_of_one(sensing: list[nn.Module], mode: str) -> None:
+def test_the_mean_loss_of_two_processes_is_that_of_one(sensing: list[nn.Module], mode: str) -> None:
     """Each with its images of the batch, as `PatchSampler` gives them, and the transformations of those."""
     group = TransformRecipe(mode=mode, count=2)
     generator = torch.Generator().manual_seed(0)
@@ -228,7 +228,7 @@ def test_two_processes_have_together_the_loss_of_one(sensing: list[nn.Module], m
 
 
 def test_the_border_of_rotations_is_not_in_the_loss(sensing: list[nn.Module]) -> None:
-    """A network that answers wrongly outside the valid part only pays nothing for it."""
+    """Errors outside the valid part do not count."""
     group = TransformRecipe(shifts=0, reflections=0)
     objective = emma(sensing, group, alpha0=0.0, alpha1=0.0, gradient=1.0)
     ir, vi = images()

@@ -1,4 +1,4 @@
-"""FNet and IFNet: the released answers, the paper's thresholds, both ways of computing, both stages of training."""
+"""FNet and IFNet: released outputs, the paper's thresholds, joined convolutions, both stages of training."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ warmup = 0
 
 
 def moved(network: nn.Module, amount: float = 0.3) -> nn.Module:
-    """Weights that no longer belong together, as training leaves them."""
+    """Perturb the weights, as training does."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for p in network.parameters():
@@ -77,7 +77,7 @@ def moved(network: nn.Module, amount: float = 0.3) -> nn.Module:
 
 
 @pytest.mark.parametrize(("joined", "sizes"), [(False, ["64x64"]), (True, ["64x64", "72x100"])])
-def test_released_weights_answer_as_released(
+def test_released_weights_reproduce_the_released_outputs(
     reference: Path, tmp_path: Path, joined: bool, sizes: list[str]
 ) -> None:
     out = tmp_path / "fnet.safetensors"
@@ -167,7 +167,7 @@ def test_an_iteration_is_eq_20_written_out() -> None:
 
 
 def test_a_fresh_network_is_a_solver_and_fuses_to_the_mean() -> None:
-    """What training begins with: sparse codes that give their source back."""
+    """Initially the sparse codes reconstruct their source."""
     torch.manual_seed(0)
     ir, vi = (torch.nn.functional.avg_pool2d(torch.rand(1, 1, 72, 80), 9, 1) for _ in range(2))
     pair = FNetPair()
@@ -182,14 +182,14 @@ def test_a_fresh_network_is_a_solver_and_fuses_to_the_mean() -> None:
     assert 0.05 < (coded.abs() > pair.fnet.net_u.theta(4)).float().mean() < 0.95
 
 
-# Both ways of computing
+# Joined convolutions
 
 
 @pytest.mark.parametrize(
     ("options", "size"), [({}, (12, 16)), *((options, (9, 13)) for options in EVERY_OPTION)], ids=str
 )
-def test_joined_convolutions_answer_the_same(options: dict[str, object], size: tuple[int, int]) -> None:
-    """In float64, where rounding can't hide a slip; sizes even and odd, borders included."""
+def test_joined_convolutions_give_the_same_output(options: dict[str, object], size: tuple[int, int]) -> None:
+    """In float64, where rounding cannot hide an error; even and odd sizes, borders included."""
     torch.manual_seed(1)
     pair = moved(create("fnet_pair", {"iterations": 2, **options})).double()
     assert isinstance(pair, FNetPair)
@@ -233,12 +233,12 @@ def test_a_kernel_in_blocks_of_four_is_the_same_convolution() -> None:
         ({"width": 3}, "unknown key 'width'"),
     ],
 )
-def test_options_that_mean_nothing(options: dict[str, object], said: str) -> None:
+def test_option_errors(options: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
         create("fnet", options)
 
 
-def test_options_make_the_network_that_they_name() -> None:
+def test_options_change_the_network() -> None:
     def weights(**options: object) -> int:
         with torch.device("meta"):
             return sum(p.numel() for p in create("fnet", options).parameters())
@@ -258,7 +258,7 @@ def test_options_make_the_network_that_they_name() -> None:
 # Losses
 
 
-def test_stage_one_asks_for_both_sources_back() -> None:
+def test_stage_one_recovers_both_sources() -> None:
     ir, vi = torch.rand(2, 2, 1, 24, 24)
     objective = RecoveryObjective(FNetRecipe(gradient=0.5))
     rng = np.random.default_rng(0)
@@ -314,7 +314,7 @@ def fnet_words(project: Path, recipe: Path, out: str, *more: object) -> list[str
     return [*map(str, [*words, *more])]
 
 
-def test_both_stages_and_what_comes_of_them(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_both_stages_and_their_checkpoints(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / "validation.txt").write_text("c\nd\n", encoding="utf-8")
     one = write_recipe(project, "one", "fnet_pair", "stage = 1")
     two = write_recipe(project, "two", "fnet", "stage = 2\nintensity = 20.0\ngradient = 20.0\nssim = 15.0")
@@ -352,7 +352,7 @@ def test_both_stages_and_what_comes_of_them(project: Path, capsys: pytest.Captur
         ("fnet", "stage = 2\nbeta = 1.0", "unknown key 'fnet.beta'"),
     ],
 )
-def test_recipes_that_mean_nothing(
+def test_recipe_errors(
     project: Path, capsys: pytest.CaptureFixture[str], model: str, fnet: str, said: str
 ) -> None:
     recipe = write_recipe(project, "x", model, fnet)
@@ -367,7 +367,7 @@ def test_recipes_that_mean_nothing(
 
 
 def differences(path: Path, ours: Path) -> dict[str, object]:
-    """What a recipe says otherwise than ours of its stage, as "section.key"."""
+    """The values of a recipe that differ from those of its stage, as "section.key"."""
 
     def flat(table: Mapping[str, object]) -> dict[str, object]:
         found: dict[str, object] = {}
@@ -404,12 +404,12 @@ EXPECTED = {
 }
 
 
-def test_every_ablation_is_there() -> None:
+def test_every_ablation_has_its_recipes() -> None:
     assert {p.stem for p in ABLATIONS.glob("*.toml")} == EXPECTED.keys()
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
-def test_an_ablation_takes_away_what_the_paper_says_and_nothing_else(name: str) -> None:
+def test_an_ablation_differs_only_in_what_the_paper_removes(name: str) -> None:
     stage = name[-1]
     recipe = load_recipe(ABLATIONS / f"{name}.toml")
     assert differences(ABLATIONS / f"{name}.toml", RECIPES / f"fnet_stage{stage}.toml") == EXPECTED[name]

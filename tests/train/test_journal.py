@@ -1,4 +1,4 @@
-"""What a run shows of itself: the curve, the panel, time and memory."""
+"""Records of a run: the curve, the panel, time and memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def row(step: int, loss: float) -> Row:
     }
 
 
-def test_the_log_is_a_table_and_what_is_unknown_stays_empty() -> None:
+def test_the_log_is_a_table_and_unknown_values_are_empty() -> None:
     rows = list(csv.DictReader(io.StringIO(table([row(2, 1.0), row(4, 0.5)]).decode(), newline="")))
     assert [r["step"] for r in rows] == ["2", "4"]
     assert float(rows[1]["validation_b"]) == 0.15
@@ -47,7 +47,7 @@ def test_the_curve_shows_the_losses() -> None:
     assert {(180, 119, 31), (14, 127, 255)} <= colours  # matplotlib's first two, blue first: a line a term
 
 
-def test_the_meter_gives_means_over_its_steps_and_begins_anew() -> None:
+def test_the_meter_gives_means_until_it_is_reset() -> None:
     meter = Meter(CPU)
     meter.add({"a": 1.0, "b": 2.0}, 0.25)
     meter.add({"a": 3.0, "b": 2.0}, 0.75)
@@ -60,7 +60,7 @@ def test_the_meter_gives_means_over_its_steps_and_begins_anew() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells and resets a process's high-water mark")
-def test_the_peak_is_that_of_the_steps_since_the_last_look() -> None:
+def test_the_peak_is_that_of_the_steps_since_the_last_reset() -> None:
     def peak(meter: Meter) -> float:
         meter.add({"a": 1.0}, 1.0)
         mib = meter.cost["peak_mib"]
@@ -79,7 +79,7 @@ def test_the_peak_is_that_of_the_steps_since_the_last_look() -> None:
     assert abs(after - before) < 100
 
 
-def test_the_panel_has_a_row_a_pair_and_does_not_wrap_around() -> None:
+def test_the_panel_has_a_row_per_pair_and_clips_levels() -> None:
     rows = [[np.full((20, 40), v, np.float32) for v in (-0.5, 0.5, 1.5)] for _ in range(2)]
     shown = cv2.imdecode(np.frombuffer(panel(rows, width=40), np.uint8), cv2.IMREAD_UNCHANGED)
     assert shown is not None

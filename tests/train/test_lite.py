@@ -1,4 +1,4 @@
-"""U-Fuser Lite: its cost, its range, what each head does, and that no grid shows."""
+"""U-Fuser Lite: its range, its heads and its candidates."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ def pictures(*size: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("options", [{"patch": 2}, {"patch": 8}, {"fine": 4}, {"separable": True}])
 @pytest.mark.parametrize("head", ["gated", "picture"])
-def test_every_candidate_answers_at_the_size_given_and_in_range(
-    options: dict[str, object], head: str
-) -> None:
+def test_every_candidate_keeps_size_and_range(options: dict[str, object], head: str) -> None:
     torch.manual_seed(0)
     network = create("lite", {"width": 8, "head": head, **options})
     fused = network(*pictures(2, 1, 24, 40))
@@ -57,7 +55,7 @@ def test_mixing_without_residual_stays_between_the_sources(head: str) -> None:
     assert (certain - ir).abs().max() < 1e-5
 
 
-def test_a_gate_prefers_the_brighter_source_where_the_maps_say_nothing() -> None:
+def test_a_gate_prefers_the_brighter_source_where_the_maps_are_zero() -> None:
     mixing = Lite(LiteOptions(head="gated")).mixing
     ir, vi = pictures(1, 1, 16, 16)
     nothing = torch.zeros_like(ir)
@@ -76,7 +74,7 @@ def test_the_branches_are_a_sum() -> None:
     assert torch.equal(plain(x), plain.full(x))
 
 
-def test_what_cannot_be_built_is_said() -> None:
+def test_option_errors() -> None:
     with pytest.raises(InputError, match="head is 'image': expected one of affine"):
         create("lite", {"head": "image"})
     with pytest.raises(InputError, match="patch is 3: expected one of 2, 4, 8"):

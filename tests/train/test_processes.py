@@ -1,4 +1,4 @@
-"""Several processes train as one would: the same loss with the same batch, one writes, any number resumes."""
+"""Several processes train like one: the same loss with the same batch; rank 0 writes; any number resumes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def log(out: Path) -> list[dict[str, float]]:
         return [{k: float(row[k]) for k in NUMBERS} for row in csv.DictReader(f)]
 
 
-def test_two_processes_go_on_and_train_as_one_does(
+def test_two_processes_resume_and_train_as_one_does(
     emma_runs: Path, emma_words: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     """Real processes over gloo, EMMA's loss: an image for each, with random transformations."""
@@ -67,7 +67,7 @@ def test_two_processes_go_on_and_train_as_one_does(
     assert (far > 1e-5).float().mean() < 0.01
 
 
-def test_a_batch_that_cannot_be_shared_and_one_gpu_for_all_are_refused(
+def test_an_indivisible_batch_and_one_gpu_for_all_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert Processes(1, 2).divide(6, "batch") == 3
@@ -82,7 +82,7 @@ def test_a_batch_that_cannot_be_shared_and_one_gpu_for_all_are_refused(
         pass
 
 
-def test_without_torchrun_a_process_is_on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torchrun_there_is_a_single_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "7")  # as a cluster's scheduler may set it
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     with joined("cpu") as (processes, device):
@@ -98,7 +98,7 @@ def test_without_torchrun_a_process_is_on_its_own(monkeypatch: pytest.MonkeyPatc
         assert not has_own_statistics(nn.Sequential(nn.Conv2d(1, 1, 1)), Processes(0, 2))
 
 
-def test_the_shares_are_the_whole_and_nothing_twice() -> None:
+def test_the_parts_of_all_ranks_are_the_batch() -> None:
     for size in (1, 2, 3):
         taken = [k for rank in range(size) for k in range(12)[Processes(rank, size).part]]
         assert sorted(taken) == list(range(12))

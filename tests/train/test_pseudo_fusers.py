@@ -1,4 +1,4 @@
-"""The built-in fusers: what goes in twice comes out, detail of either source is kept, nothing leaves [0, 1]."""
+"""The built-in fusers: identity on equal sources, detail of both kept, values in [0, 1]."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_an_image_fused_with_itself_is_the_image(name: str) -> None:
 @each
 @settings(max_examples=15, deadline=None)
 @given(height=st.integers(16, 70), width=st.integers(16, 70), seed=st.integers(0, 99))
-def test_any_size_and_content_stays_an_image(name: str, height: int, width: int, seed: int) -> None:
+def test_any_size_and_content_gives_an_image(name: str, height: int, width: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     ir, vi = (rng.integers(0, 2, (height, width)).astype(np.float32) for _ in range(2))
     fused = FUSERS[name](ir, vi)
@@ -161,7 +161,7 @@ def test_a_misspelt_fuser_and_the_same_folder_twice(pairs: list[Pair], tmp_path:
         find_fused(folders, pairs, tmp_path / "pseudo")
 
 
-def test_what_an_earlier_run_left_of_other_pairs_is_noticed(pairs: list[Pair], tmp_path: Path) -> None:
+def test_files_of_an_earlier_run_with_other_pairs_are_noticed(pairs: list[Pair], tmp_path: Path) -> None:
     find_fused(["mean"], pairs, tmp_path / "pseudo")
     assert cv2.imwrite(str(tmp_path / "pseudo" / "mean" / "a.png"), np.zeros((16, 16), np.uint8))
     with pytest.raises(InputError, match=r"mean: a is 16x16 instead of 32x24"):

@@ -1,4 +1,4 @@
-"""A_i and A_v are the published U-Net at any width: its answers, its keys, its size."""
+"""A_i and A_v are the published U-Net: its outputs, its keys, its size; and compact ones."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def seeded_weights(layout: dict[str, list[int]]) -> dict[str, torch.Tensor]:
     return state
 
 
-def test_a_release_comes_in_and_answers_as_published(reference: Path, tmp_path: Path) -> None:
+def test_an_imported_release_reproduces_the_published_output(reference: Path, tmp_path: Path) -> None:
     layouts = json.loads((reference / "release_state_dict_layouts.json").read_text(encoding="utf-8"))
     torch.save(seeded_weights(layouts["unet5"]), tmp_path / "Ai.pth")
     out = tmp_path / "A_i.safetensors"
@@ -58,7 +58,7 @@ def test_keys_and_shapes_are_the_releases(reference: Path) -> None:
     assert {k: list(v.shape) for k, v in state.items()} == layout
 
 
-def test_a_compact_one_keeps_the_layout_and_its_width_in_the_checkpoint(tmp_path: Path) -> None:
+def test_a_compact_module_keeps_the_layout_and_stores_its_width(tmp_path: Path) -> None:
     with torch.device("meta"):
         release = PseudoSensing()
     compact = create("pseudo_sensing", {"width": 4})
@@ -95,6 +95,6 @@ def test_a_compact_one_keeps_the_layout_and_its_width_in_the_checkpoint(tmp_path
         ("ufuser", {"global_blocks": [1, 1, 1, 0], "local_blocks": [2, 2, 2, 0]}, "has neither branch"),
     ],
 )
-def test_wrong_options_are_named(name: str, options: dict[str, object], said: str) -> None:
+def test_option_errors(name: str, options: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
         create(name, options)

@@ -1,4 +1,4 @@
-"""Recipes: what is wrong is named, and what ships is right."""
+"""Recipes: error messages, and the shipped ones."""
 
 from __future__ import annotations
 

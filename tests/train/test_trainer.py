@@ -1,4 +1,4 @@
-"""Training runs: what they leave, that killing one costs nothing, that two don't mix."""
+"""Training runs: their files, exact resumption after a kill, and refusal to mix two runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def arguments(project: Path, *more: str, out: str = "out") -> list[str]:
 
 
 def start(project: Path, *more: str, code: str = "") -> subprocess.Popen[str]:
-    """A training in a process of its own, by `python -m ufuser.train` or by a line of Python."""
+    """Train in another process, by `python -m ufuser.train` or by a line of Python."""
     command = [
         sys.executable,
         *(["-c", code] if code else ["-m", "ufuser.train"]),
@@ -59,7 +59,7 @@ def table(out: Path) -> list[dict[str, str]]:
 
 
 def losses(out: Path) -> list[dict[str, str]]:
-    """The log without what a run doesn't repeat: time and memory."""
+    """The log without time and memory, which differ between runs."""
     cost = {"seconds_per_step", "peak_mib"}
     return [{k: v for k, v in row.items() if k not in cost} for row in table(out)]
 
@@ -147,7 +147,7 @@ def test_ctrl_c_ends_with_one_line_and_130_and_runs_do_not_mix(
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.splitlines()[-1] == f"interrupted: --resume goes on from the last checkpoint in {out}"
+    assert said.splitlines()[-1] == f"interrupted: --resume continues from the last checkpoint in {out}"
     assert "Traceback" not in said
     assert not list(out.glob(".*.partial*"))
 
@@ -166,7 +166,7 @@ def test_ctrl_c_ends_with_one_line_and_130_and_runs_do_not_mix(
         assert f"cannot read {out / 'last.pt'}" in capsys.readouterr().err
     torch.save({"epoch": 3}, out / "last.pt")
     assert main(arguments(project, "--resume")) == 2
-    assert "is no state of a training run" in capsys.readouterr().err
+    assert "is not the state of a training run" in capsys.readouterr().err
 
 
 def test_ctrl_c_before_the_first_checkpoint(
@@ -267,7 +267,7 @@ def test_running_statistics_are_kept_with_the_averaged_weights(project: Path) ->
     assert not torch.equal(state["average"]["mix.weight"], state["model"]["mix.weight"])
 
 
-def test_the_average_forgets_the_random_start_first(project: Path) -> None:
+def test_the_average_soon_forgets_the_random_start(project: Path) -> None:
     change(project, "steps = 6", "steps = 1")
     run, model = small_run(project), Blend()
     before = model.mix.weight.detach().clone()
@@ -311,7 +311,7 @@ def test_the_learning_rate_warms_up_and_decays_to_a_hundredth() -> None:
     assert learning_rate(0, OptimRecipe(steps=5, warmup=0, learning_rate=1.0)) == 1.0
 
 
-def test_the_learning_rate_halves_every_so_many_steps() -> None:
+def test_the_learning_rate_halves_at_fixed_intervals() -> None:
     optim = OptimRecipe(steps=100, warmup=10, learning_rate=8.0, schedule="halving", halve_every=20)
     rates = [learning_rate(step, optim) for step in range(100)]
     assert rates[:10] == pytest.approx([0.8 * k for k in range(1, 11)])

@@ -1,4 +1,4 @@
-"""The transformation group: exact where the paper needs it to be, honest about what it lost where not."""
+"""The transformation group: exact inverses, and masks of lost parts."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_shifting_a_shifted_image_is_one_shift(size: tuple[int, int], first: Shi
 
 @settings(deadline=None)
 @given(size=sizes, shift=shifts, mirror=reflections)
-def test_a_reflected_shifted_image_is_the_reflection_shifted_the_other_way(
+def test_a_reflection_of_a_shifted_image_is_shifted_the_other_way(
     size: tuple[int, int], shift: Shift, mirror: Reflection
 ) -> None:
     x = image(*size)
@@ -76,7 +76,7 @@ def test_a_reflected_shifted_image_is_the_reflection_shifted_the_other_way(
 
 @settings(deadline=None, max_examples=30)
 @given(degrees=st.floats(-360, 360))
-def test_a_rotation_undone_is_the_image_where_it_is_valid(degrees: float) -> None:
+def test_the_inverse_rotation_restores_the_valid_part(degrees: float) -> None:
     x, rotation = smooth(), Rotation(degrees)
     back = rotation.inverse()(rotation(x))
     kept = rotation.inverse().valid(x) * (rotation.inverse()(rotation.valid(x)) > 0.999)
@@ -102,7 +102,7 @@ def test_a_rotation_lies_between_the_right_angles_and_turns_as_they_do() -> None
 @pytest.mark.parametrize("degrees", [10.0, 45.0, 130.0, 250.0])
 @pytest.mark.parametrize("size", [(32, 32), (24, 40)])
 def test_nothing_valid_depends_on_what_is_beyond_the_border(degrees: float, size: tuple[int, int]) -> None:
-    """Rotating the image inside a wider scene gives the same where the mask says so, and only there."""
+    """Rotating a wider scene gives the same inside the mask, and only there."""
     scene = image(*(3 * n for n in size))
     inner = scene[..., size[0] : 2 * size[0], size[1] : 2 * size[1]]
     rotation = Rotation(degrees)
@@ -159,7 +159,7 @@ def test_only_kinds_of_the_recipe_are_drawn(recipe: TransformRecipe, kinds: set[
     assert {right.draw_one(24, 24, rng) for _ in range(40)} == {Rotation(a) for a in (90, 180, 270)}
 
 
-def test_gradients_come_back_through_every_kind() -> None:
+def test_gradients_flow_through_every_kind() -> None:
     for t in (Shift(3, 5), Reflection(True, True), Rotation(90), Rotation(33)):
         x = image(16, 16).requires_grad_()
         (t(x) * t.valid(x)).sum().backward()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""U-Fuser is the published network: its answers, its keys, its size."""
+"""U-Fuser is the published network: its outputs, its keys, its size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ufuser.train.models.ufuser import UFuser
 
 
 @pytest.mark.parametrize("size", ["64x64", "96x128", "128x160"])
-def test_answers_as_the_release_does(reference: Path, size: str) -> None:
+def test_released_weights_reproduce_the_released_outputs(reference: Path, size: str) -> None:
     model = UFuser().eval()
     load_weights(model, import_release(reference / "ufuser_release_layout.pth", "ufuser"), "release")
     parity = np.load(reference / "ufuser_parity.npz")

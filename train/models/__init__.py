@@ -30,8 +30,8 @@ class Model:
     options: type[Options]
     kind: str = "fusion"
     """"fusion": (ir, vi), two B×1×H×W images in [0, 1], to fused, B×1×H×W. "sensing": fused to one source, each
-    B×1×H×W. "pair": a fusion network and its inverse, (ir, vi) to fused, ir and vi again, B×3×H×W; the submodule of
-    the fusion network's name is the fusion network."""
+    B×1×H×W. "pair": a fusion network and its inverse, (ir, vi) to fused, and ir and vi recovered, B×3×H×W; the
+    submodule of the fusion network's name is the fusion network."""
 
 
 MODELS = {
@@ -79,5 +79,5 @@ def _options(name: str, options: Mapping[str, object]) -> Options:
 
 
 def shape_multiple(network: nn.Module) -> int:
-    """What height and width must be multiples of; 1 for a network that takes any size."""
+    """Height and width must be multiples of this; 1 for a network that takes any size."""
     return int(getattr(network, "shape_multiple", 1))

@@ -3,19 +3,16 @@
 A shallow encoder of channel-transformer (Restormer) blocks, behind it a deep high-frequency encoder (a residual
 CNN) and a deep low-frequency encoder (a vision transformer) side by side, cross-attention between the two
 modalities both ways, and a decoder built like the shallow encoder. One encoder serves both modalities, as
-Eq. (1) writes it. There is no public code: where the paper is silent, the smallest that matches its text was
-chosen, and docs/daefuse.md lists each choice.
+Eq. (1) writes it. There is no public code: where the paper gives no detail, the smallest network that matches its text
+was chosen, and docs/daefuse.md lists each choice.
 
-Two of them bound the cost by H·W, whatever the size of the picture:
+Two of the choices keep the cost proportional to H·W:
 
-- All features live at half resolution. The four pixels of a 2×2 cell become four channels, so nothing is lost
+- All features are at half resolution. The four pixels of a 2×2 cell become four channels, so nothing is lost
   (`pixel_unshuffle`); at the end they become pixels again.
-- Spatial attention (`GridAttention`) has a query at every place, but keys and values are the mean features of
-  the 8×8 cells that a picture of any size is divided into: 64 of them at 64×64 pixels as at 1080p.
+- Spatial attention (`GridAttention`) has a query at every position, but keys and values are the mean features of
+  8×8 cells: a picture of any size has 64 of them.
 """
-
-# What a module's call returns is Any to PyTorch's types; here it is always a Tensor.
-# mypy: no-warn-return-any
 
 from __future__ import annotations
 
@@ -100,9 +97,9 @@ class BasicBlock(nn.Module):
 class HighFrequencyEncoder(nn.Module):
     """DHE: ResNet's four stages at 1/2, 1/4, 1/8 and 1/8 of the picture's size, B×C×h×w → the same.
 
-    Its strides are undone from the deepest map up: enlarged twice by repetition and added to the map of the
-    stage before through a 1×1 convolution. The fourth stage keeps the size of the third, so that multiples of
-    8 pixels suffice.
+    The maps return to full size from the deepest up: enlarged twice by repetition and added to the map of the stage
+    before, through a 1×1 convolution. The fourth stage keeps the size of the third, so that multiples of 8 pixels
+    suffice.
     """
 
     def __init__(self, channels: int, blocks: int) -> None:
@@ -126,10 +123,10 @@ class HighFrequencyEncoder(nn.Module):
 
 
 def cell_weights(size: int, grid: int, like: Tensor) -> Tensor:
-    """How much each of `size` positions counts in the mean of each of `grid` equal cells: size×grid.
+    """Weights of `size` positions in the means of `grid` equal cells: size×grid. Each column sums to 1.
 
-    A cell's border may cut a position, whose share is then the part inside: any size has `grid` cells, also
-    one of fewer positions. Each column sums to 1.
+    A position that a cell's border cuts counts by the part inside. So any size has `grid` cells, even one of fewer
+    positions.
     """
     position = torch.arange(size, device=like.device, dtype=torch.float32)[:, None]
     cell = torch.arange(grid, device=like.device, dtype=torch.float32)[None]
@@ -148,8 +145,8 @@ class GridAttention(nn.Module):
     """Attention of every position of one map to the cell means of a map: B×C×h×w, B×C×h'×w' → B×C×h×w.
 
     The same map twice makes it self-attention, the other modality's makes it cross-attention.
-    Its cost is h·w·64 instead of (h·w)². No positions are encoded: what a picture's part means does not
-    depend on where in the picture it is.
+    Its cost is h·w·64 instead of (h·w)². No positions are encoded: the meaning of a part of the picture does not
+    depend on its position.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -191,7 +188,7 @@ class TransformerBlock(nn.Module):
 class LowFrequencyEncoder(nn.Module):
     """DLE: a vision transformer over patches of 8×8 pixels, B×C×h×w → the same.
 
-    A patch's features go back to its 4×4 positions by bilinear interpolation: no edge of a patch shows.
+    Bilinear interpolation spreads a patch's features over its 4×4 positions, so that its edges do not show.
     """
 
     def __init__(self, channels: int, dim: int, blocks: int, heads: int) -> None:
@@ -206,10 +203,10 @@ class LowFrequencyEncoder(nn.Module):
 
 
 class CrossFusion(nn.Module):
-    """Cross-attention both ways and the convolution that joins its answers: two B×C×h×w → B×C×h×w.
+    """Cross-attention both ways and the convolution that joins its outputs: two B×C×h×w → B×C×h×w.
 
-    Each modality asks with its own embedding and is answered with the other's; the answer is added to its
-    own. It begins as the plain mean of both embeddings, which the decoder of the first phase can read.
+    Queries come from one modality's embedding, keys and values from the other's; the output is added to the first.
+    Initially the block is the mean of both embeddings, which the decoder of the first phase can decode.
     """
 
     def __init__(self, channels: int) -> None:
@@ -232,7 +229,7 @@ class CrossFusion(nn.Module):
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What the autoencoder of phase one makes of one picture."""
+    """The output of phase one's autoencoder for one picture."""
 
     picture: Tensor  # B×1×H×W
     high: Tensor  # φ_DH of it, B×width×H/2×W/2

@@ -1,8 +1,5 @@
 """A discriminative block of DAE-Fuse: convolutions, LeakyReLU, batch normalisation, and a fully connected layer."""
 
-# What a module's call returns is Any to PyTorch's types; here it is always a Tensor.
-# mypy: no-warn-return-any
-
 from __future__ import annotations
 
 from itertools import pairwise

@@ -6,11 +6,8 @@ up their contributions to the fused image. IFNet is the inverse, from the fused 
 uses it.
 
 Attribute names are the release's, because they are the keys of its checkpoints. `join_convolutions` of a network makes
-it faster and changes no answer.
+it faster and does not change its output.
 """
-
-# What a module's call returns is Any to PyTorch's types; here it is always a Tensor.
-# mypy: no-warn-return-any
 
 from __future__ import annotations
 
@@ -25,13 +22,13 @@ from .sparse_coding import FILTERS, LZSC, SparseCoding, coding_block, same_conv
 
 
 @torch.no_grad()
-def _begin_as(conv: nn.Conv2d, block: LZSC, weight: float) -> None:
-    """Let a fresh convolution decode what `block` has coded (the mean of its channels), times a weight."""
+def _init_decoder(conv: nn.Conv2d, block: LZSC, weight: float) -> None:
+    """Initialise a convolution to decode the features of `block` (the mean of its channels), times a weight."""
     conv.weight.copy_(weight * block.first(1).ch_down.weight.mean(dim=0, keepdim=True))
 
 
 class _Decoder(nn.Module):
-    """What unique and common features add to the fused picture."""
+    """The contributions of unique and common features to the fused picture."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +53,7 @@ class FNet(nn.Module):
         )
         self.conv_u, self.conv_v = same_conv(FILTERS, 1), same_conv(FILTERS, 1)
         self.decoder = _Decoder()
-        # Half of each source is taken as its own. Fused, these halves give the mean of both sources.
+        # Half of each source counts as unique. The fused halves give the mean of both sources.
         for conv, block, weight in (
             (self.conv_u, self.net_u, 0.5),
             (self.conv_v, self.net_v, 0.5),
@@ -64,10 +61,10 @@ class FNet(nn.Module):
             (self.decoder.conv_2, self.net_z, 0.0),
             (self.decoder.conv_3, self.net_v, 0.5),
         ):
-            _begin_as(conv, block, weight)
+            _init_decoder(conv, block, weight)
 
     def join_convolutions(self) -> None:
-        """Compute the same answer several times faster on a CPU, in training, too (`fnet_joined`)."""
+        """Compute the same output several times faster on a CPU, also in training (`fnet_joined`)."""
         self.joined = True
 
     def features(self, ir: Tensor, vi: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -99,8 +96,8 @@ class IFNet(nn.Module):
         self.joined = False
         self.net_x1, self.net_x2 = coding_block(1, coding), coding_block(1, coding)
         self.conv_x1, self.conv_x2 = same_conv(FILTERS, 1), same_conv(FILTERS, 1)
-        _begin_as(self.conv_x1, self.net_x1, 1.0)
-        _begin_as(self.conv_x2, self.net_x2, 1.0)
+        _init_decoder(self.conv_x1, self.net_x1, 1.0)
+        _init_decoder(self.conv_x2, self.net_x2, 1.0)
 
     def forward(self, fused: Tensor) -> tuple[Tensor, Tensor]:
         if self.joined:
@@ -117,7 +114,7 @@ class PairOptions(SparseCoding, frozen=True):
 
 
 class FNetPair(nn.Module):
-    """FNet and IFNet together, as stage I trains them: (ir, vi) → fused, infrared and visible again, B×3×H×W."""
+    """FNet and IFNet together, as stage I trains them: (ir, vi) → fused, and both recovered, B×3×H×W."""
 
     def __init__(self, options: PairOptions | None = None) -> None:
         super().__init__()

@@ -1,16 +1,16 @@
-"""FNet's convolutions as a CPU likes them: the same answers, borders included, several times faster.
+"""FNet's convolutions arranged for a CPU: the same outputs, borders included, several times faster.
 
-PyTorch serves 9×9 convolutions between 64 channels and one badly, and FNet has nothing else. Two identities:
+PyTorch is slow at 9×9 convolutions between 64 channels and one, and FNet has no others. Two identities help:
 
-- **Joined.** What iteration k adds to the features from D_k x_{k−1}, D'_k x_{k−2} and e is one convolution of
+- **Joined.** The update of iteration k from D_k x_{k−1}, D'_k x_{k−2} and e is one convolution of
   the three stacked, with the kernels −(1 + ρ_k) U_k, ρ_k U'_k and C_k stacked; D_k and D'_{k+1} read the same
   features and are one convolution.
-- **In blocks.** Pictures and features are laid out by 2×2 pixels (space to depth): a 9×9 convolution from c to o
+- **In blocks.** Pictures and features are arranged by 2×2 pixels (space to depth): a 9×9 convolution from c to o
   channels is a 5×5 convolution from 4c to 4o there. It has 100 taps instead of 81, some of them zero, and
   enough channels on both sides for the processor's vector units. Zero padding of 4 pixels is padding of 2 blocks;
   beyond the border of an odd size, half a block is kept at zero by a mask.
 
-The parameters stay where they are: kernels are joined and laid out at each call, and gradients go through that.
+The parameters stay as they are: kernels are joined and rearranged at each call, and gradients flow through that.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _into_blocks(x: Tensor) -> Tensor:
 
 
 class _Odd:
-    """Keeps what lies beyond the picture's border at zero, where blocks reach over it."""
+    """Keeps the parts of blocks beyond the picture's border at zero."""
 
     def __init__(self, e: Tensor) -> None:
         height, width = e.shape[-2:]
@@ -83,22 +83,22 @@ class _Threshold(torch.autograd.Function):
         alpha, gamma = ctx.slope  # type: ignore[attr-defined]
         magnitude = x.abs()
         gate = (magnitude - theta).mul_(gamma).sigmoid_()
-        # How the gate answers to |x|; to θ by as much the other way.
-        turn = (1 - gate).mul_(gate).mul_(gamma).mul_(magnitude.sub_(alpha * theta))
-        by_x = (turn + gate).mul_(grad)
-        by_theta = -(gate.mul_(alpha).add_(turn).mul_(torch.sign(x)).mul_(grad)).sum()
+        # The gate's derivative by |x|; that by θ is its negative.
+        slope_x = (1 - gate).mul_(gate).mul_(gamma).mul_(magnitude.sub_(alpha * theta))
+        by_x = (slope_x + gate).mul_(grad)
+        by_theta = -(gate.mul_(alpha).add_(slope_x).mul_(torch.sign(x)).mul_(grad)).sum()
         return by_x, by_theta.reshape(theta.shape), None, None
 
 
 def _threshold(block: LZSC, x: Tensor, k: int) -> Tensor:
     if block.coding.thresholding == "soft":
         return block.threshold(x, k)
-    answer: Tensor = _Threshold.apply(x, block.theta(k), block.coding.alpha, block.coding.gamma)  # type: ignore[no-untyped-call]
-    return answer
+    thresholded: Tensor = _Threshold.apply(x, block.theta(k), block.coding.alpha, block.coding.gamma)  # type: ignore[no-untyped-call]
+    return thresholded
 
 
 def code_jointly(block: LZSC, e: Tensor) -> Tensor:
-    """What `block(e)` answers, B×c×H×W → B×64×H×W."""
+    """The output of `block(e)`, B×c×H×W → B×64×H×W."""
     height, width = e.shape[-2:]
     inside = _Odd(e)
     e = _into_blocks(e)

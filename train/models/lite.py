@@ -1,14 +1,11 @@
-"""U-Fuser Lite: a student of U-Fuser for cameras' rates on two CPU cores.
+"""U-Fuser Lite: a student of U-Fuser that runs at camera rates on two CPU cores.
 
-Everything deep happens at a fraction of the resolution; what comes back to full resolution is not a picture but
-how to mix the two that are there. So detail comes from the sources, sharp, however few channels the network has.
+The deep layers work at a fraction of the resolution. Their output at full resolution is not a picture but maps by which
+the two sources are mixed. So detail comes from the sources and stays sharp, even with few channels.
 
 The convolutions have branches while they are trained (after Ding et al., "RepVGG", CVPR 2021, without
-normalisation); `ufuser.export.rewrite` folds each into the one 3×3 kernel that it is.
+normalisation); `ufuser.export.rewrite` folds each into one 3×3 kernel.
 """
-
-# What a module's call returns is Any to PyTorch's types; here it is always a Tensor.
-# mypy: no-warn-return-any
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ from torch.nn import functional as F
 
 from .options import Options
 
-# What the maps at full resolution are, by head, and how many.
+# Number of maps at full resolution, by head.
 MAPS = {"picture": 1, "mix": 2, "gated": 2, "sum": 2, "affine": 3, "guided": 3, "lifted": 4}
 INTERPOLATED = ("guided", "lifted")
 
@@ -47,7 +44,7 @@ class BranchedConv(nn.Module):
 
 
 class ChannelStatistic(nn.Module):
-    """A shift per channel from the map's means: what attention over channels knows of the whole picture."""
+    """Adds to each channel a value computed from the means of all channels: information about the whole picture."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -64,7 +61,7 @@ def _separable(width: int) -> nn.Sequential:
 
 
 class FullMaps(nn.Module):
-    """The maps that `Mixing` takes, B×1×H×W each, from features at a `patch`-th of the resolution."""
+    """The maps for `Mixing`, B×1×H×W each, from features at 1/`patch` of the resolution."""
 
     def __init__(self, cin: int, head: str, patch: int, branches: bool) -> None:
         super().__init__()
@@ -81,13 +78,12 @@ class FullMaps(nn.Module):
 
 
 class Mixing(nn.Module):
-    """From maps at full resolution, and the sources, to the picture; each B×1×H×W.
+    """Mixes the sources by maps at full resolution; each B×1×H×W.
 
-    "mix" is w·ir + (1 − w)·vi + r with w = sigmoid of the first map and r the second; in "gated" ir − vi of the
-    pixel itself, times a learnt slope, is added under the sigmoid: so the brighter source can be chosen pixel by
-    pixel, beyond what a coarse map can say. "sum" is vi + a·ir + r, which can carry both sources' detail in full;
-    "affine" and "guided" are vi + a·ir + b·vi + r, and "lifted" adds d·(ir − vi)₊: whatever the maps say for
-    a neighbourhood, the brighter source can come forward in it pixel by pixel.
+    "mix" is w·ir + (1 − w)·vi + r with w = sigmoid of the first map and r the second; "gated" adds the pixel's own
+    ir − vi, times a learnt slope, under the sigmoid: so the brighter source can win pixel by pixel, finer than a coarse
+    map allows. "sum" is vi + a·ir + r, which can carry both sources' detail in full; "affine" and "guided" are
+    vi + a·ir + b·vi + r, and "lifted" adds d·(ir − vi)₊, which lets the brighter source win pixel by pixel, too.
     """
 
     def __init__(self, head: str) -> None:
@@ -116,7 +112,7 @@ class LiteOptions(Options, frozen=True):
     """The size and the head of the network."""
 
     patch: Literal[2, 4, 8] = 4
-    """Edge in pixels of what one place of the deep map stands for."""
+    """Pixels per position of the deep map, in each direction."""
     width: Annotated[int, msgspec.Meta(ge=1)] = 24
     """Channels of the deep map."""
     depth: Annotated[int, msgspec.Meta(ge=0)] = 4

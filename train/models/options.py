@@ -1,4 +1,4 @@
-"""Options of networks: what a recipe's [network] and a checkpoint say of a network beside its name."""
+"""Options of networks, as in [network] of a recipe and in the metadata of a checkpoint."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Arguments of a network. Without options it is the published one.
+    """Arguments of a network; the defaults give the published one, or the shipped one.
 
-    Types and ranges are checked by `models.create`; what contradicts itself raises ValueError here.
+    `models.create` checks types and ranges; options that contradict each other raise ValueError here.
     """

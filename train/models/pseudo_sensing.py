@@ -1,13 +1,10 @@
 """The pseudo-sensing modules A_i and A_v of EMMA (Zhao et al., "Equivariant Multi-Modality Image
-Fusion", section 3.3.3 and its released code): what a camera would have seen of a fused scene.
+Fusion", section 3.3.3 and its released code): they predict a camera's image from a fused one.
 
 A U-Net with four 2× max-pools. Its width is a parameter: the release's is 64 (39.4 M parameters,
-13.6 GMACs at 128×128), a sixteenth of which in cost a CPU can train (width 16).
+13.6 GMACs at 128×128); a CPU can train width 16, a sixteenth of that cost.
 Attribute names are the release's, because they are the keys of its checkpoints.
 """
-
-# What a module's call returns is Any to PyTorch's types; here it is always a Tensor.
-# mypy: no-warn-return-any
 
 from __future__ import annotations
 

@@ -4,9 +4,6 @@ A block estimates sparse features of an image under learnt dictionaries by unfol
 threshold keeps few of them different from zero.
 """
 
-# What a module's call returns is Any to PyTorch's types; here it is always a Tensor.
-# mypy: no-warn-return-any
-
 from __future__ import annotations
 
 from typing import Annotated, Literal
@@ -41,7 +38,7 @@ class SparseCoding(Options, frozen=True):
 
 def same_conv(cin: int, cout: int) -> nn.Conv2d:
     """A 9×9 convolution that keeps the size."""
-    # Padded by name, as in the release: it matters to what profilers see of it.
+    # Padded by name, as in the release: profilers count it differently.
     return nn.Conv2d(cin, cout, KERNEL, padding="same", bias=False)
 
 
@@ -107,7 +104,7 @@ class LZSC(nn.Module):
         own = 1 if coding.shared else coding.iterations - 1
         self.IM = nn.ModuleList(_Iteration(channels, nesterov) for _ in range(own))
 
-    # What the iterations are made of, by their number k = 0 … N.
+    # The parts of iteration k = 0 … N.
 
     def conv_in(self, k: int) -> nn.Conv2d:
         """C_k."""
@@ -122,7 +119,7 @@ class LZSC(nn.Module):
         return self.x1_block.basic_layer if k == 1 else self.IM[k - 2].basic_layer1  # type: ignore[return-value]
 
     def second(self, k: int) -> DownUp | None:
-        """U'_k D'_k, of the one before, x_{k−2}; None where the iteration has no such pair."""
+        """U'_k D'_k, of the estimate before, x_{k−2}; None where the iteration has no such pair."""
         if self.coding.momentum != "nesterov" or not 2 <= k <= self.coding.iterations:
             return None
         return self.IM[0 if self.coding.shared else k - 2].basic_layer2  # type: ignore[return-value]
@@ -168,9 +165,9 @@ class LZSC(nn.Module):
 class LCSC(LZSC):
     """The l1 block that AE1 puts in place of LZSC: one C for all iterations, soft thresholds learnt freely.
 
-    The paper describes its LCSC in a supplement that isn't at hand; this is the block of CU-Net (Deng and Dragotti,
-    "Deep Convolutional Neural Network for Multi-Modal Image Restoration and Fusion", 2021), from whose layout
-    FNet's comes: x_k = S(x_{k−1} − U_k D_k x_{k−1} + C e; λ_k), each λ begins with 0.01.
+    The paper describes its LCSC in a supplement that is not available; this is the block of CU-Net (Deng and Dragotti,
+    "Deep Convolutional Neural Network for Multi-Modal Image Restoration and Fusion", 2021), from which FNet's
+    layout comes: x_k = S(x_{k−1} − U_k D_k x_{k−1} + C e; λ_k), each λ is initially 0.01.
     """
 
     def __init__(self, channels: int, coding: SparseCoding) -> None:
@@ -199,16 +196,16 @@ class LCSC(LZSC):
 def coding_block(channels: int, coding: SparseCoding) -> LZSC:
     """A fresh block of the kind that the options name."""
     block = (LCSC if coding.block == "lcsc" else LZSC)(channels, coding)
-    begin_as_solver(block)
+    init_as_solver(block)
     return block
 
 
 @torch.no_grad()
-def begin_as_solver(block: LZSC) -> None:
-    """Let a fresh block be the iteration that it unfolds, in place: x + η Dᵀ(e − D x), with one random D throughout.
+def init_as_solver(block: LZSC) -> None:
+    """Initialise a block, in place, as the iteration that it unfolds: x + η Dᵀ(e − D x), with one random D throughout.
 
-    Paper and release don't say how they begin. Independent random D and U are no descent on anything: training
-    from there broke out at rates over the paper's. η D Dᵀ has the mean 0.8 over frequencies; up to 2 converges.
+    Paper and release do not give their initialisation. Independent random D and U are no descent step: training
+    diverged from there at rates above the paper's. η D Dᵀ has the mean 0.8 over frequencies; up to 2 converges.
     """
     dictionary = 0.6 * block.first(1).ch_down.weight
     rate = 0.8 * len(dictionary) / dictionary.square().sum()

@@ -8,9 +8,6 @@ Attribute names are the release's, because they are the keys of its checkpoints.
 How many blocks each branch has is an option, for the paper's ablations (its Table 2, Exp. IV and V).
 """
 
-# What a module's call returns is Any to PyTorch's types; here it is always a Tensor.
-# mypy: no-warn-return-any
-
 from __future__ import annotations
 
 from typing import Annotated

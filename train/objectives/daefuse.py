@@ -1,9 +1,9 @@
 """DAE-Fuse's two phases (Guo et al., "DAE-Fuse: An Adaptive Discriminative Autoencoder for Multi-Modality Image
 Fusion", section II-C): an autoencoder, then a fusion network, each against two discriminative blocks.
 
-The trainer steps the network; the discriminative blocks D_M1 (of infrared) and D_M2 (of visible pictures) are
-stepped here, before each of its steps, and kept with the state of the run. Of the two parts of Eqs. (12) and
-(17) the network's gradient comes from its own; the discriminators' is added to the loss that is logged.
+The trainer updates the network. Before each step of the network the objective updates the discriminative blocks D_M1
+(infrared) and D_M2 (visible), whose state is kept with that of the run. Of the two parts of Eqs. (12) and (17), the
+network's gradient comes from its own; the discriminators' part is only added to the logged loss.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def correlation(x: Tensor, y: Tensor) -> Tensor:
 
 
 def decomposition(a: Reconstruction, b: Reconstruction) -> Tensor:
-    """Eq. (8): what is high-frequency shall differ between the modalities, what is low-frequency agree."""
+    """Eq. (8): high-frequency features shall differ between the modalities, low-frequency features agree."""
     return correlation(a.high, b.high).square() / (correlation(a.low, b.low) + 1.01)
 
 
@@ -62,10 +62,10 @@ def texture_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
 
 
 class Discriminators:
-    """D_M1 and D_M2 with the optimizer that steps them.
+    """D_M1 and D_M2 with their optimizer.
 
-    Sources and made pictures go through a block as one batch. Its last batch normalisation would otherwise
-    give each of the two batches the same mean, and with it the same mean verdict, whatever they hold.
+    A block sees sources and generated pictures as one batch. Otherwise its last batch normalisation would give both
+    batches the same mean, and so the same mean logit, whatever their content.
     """
 
     def __init__(self, recipe: DaeFuseRecipe, device: torch.device) -> None:
@@ -76,7 +76,7 @@ class Discriminators:
     def step(self, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]) -> Tensor:
         """One step by Eqs. (10) and (11), or (5); the loss before it, without gradient."""
         self._blocks.requires_grad_(True)
-        verdicts = self._verdicts(real, (fake[0].detach(), fake[1].detach()))
+        verdicts = self._logits(real, (fake[0].detach(), fake[1].detach()))
         losses = [F.softplus(-x).mean() + F.softplus(y).mean() for x, y in verdicts]
         loss = torch.stack(losses).sum()
         self._optimizer.zero_grad(set_to_none=True)
@@ -85,11 +85,11 @@ class Discriminators:
         return loss.detach()
 
     def logits(self, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]) -> list[Tensor]:
-        """What each makes of its made pictures; the gradient reaches the pictures alone."""
+        """The logits of each block for its generated pictures; the gradient reaches only the pictures."""
         self._blocks.requires_grad_(False)
-        return [made for _, made in self._verdicts(real, fake)]
+        return [of_fake for _, of_fake in self._logits(real, fake)]
 
-    def _verdicts(
+    def _logits(
         self, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         for block, x, y in zip(self._blocks, real, fake, strict=True):
@@ -101,13 +101,13 @@ class Discriminators:
         return {"blocks": self._blocks.state_dict(), "optimizer": self._optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
+        """Restore the state."""
         self._blocks.load_state_dict(state["blocks"])
         self._optimizer.load_state_dict(state["optimizer"])
 
 
 class _Adversarial:
-    """What both phases have in common: their discriminators, and the state to resume by."""
+    """The discriminators of both phases, and the state of a run."""
 
     def __init__(self, recipe: DaeFuseRecipe, device: torch.device) -> None:
         self._recipe = recipe
@@ -121,7 +121,7 @@ class _Adversarial:
 
 
 class AutoencoderObjective(_Adversarial):
-    """Phase one, Eqs. (3) to (12): each source against what the autoencoder makes of it."""
+    """Phase one, Eqs. (3) to (12): each source against its reconstruction by the autoencoder."""
 
     def train(self, network: Network, images: Sequence[Tensor], rng: np.random.Generator) -> Terms:
         r = self._recipe
@@ -144,7 +144,7 @@ class AutoencoderObjective(_Adversarial):
     def validate(
         self, network: Network, images: Sequence[Tensor], rng: np.random.Generator
     ) -> tuple[Terms, list[Tensor]]:
-        """The content alone: what discriminators say is not comparable from one step to the next."""
+        """The content term only: losses of discriminators are not comparable between steps."""
         ir, vi = images
         a, b = (network(x) for x in images)
         content = self._content((a, b), (ir, vi))
@@ -164,8 +164,8 @@ class AdversarialFusionObjective(_Adversarial):
         fused = network(ir, vi)
         verdict = self._discriminators.step((ir, vi), (fused, fused))
         logits = self._discriminators.logits((ir, vi), (fused, fused))
-        # Eq. (14) prints −log(1 − D(F)), whose minimum is D(F) = 0: the picture that discriminators tell from
-        # the sources best. What Eq. (5) asks for is the opposite; −log D(F), which is softplus(−z), does that.
+        # Eq. (14) prints −log(1 − D(F)), whose minimum is D(F) = 0: the picture that discriminators can best tell
+        # from the sources. Eq. (5) requires the opposite, −log D(F), which is softplus(−z).
         fooled = torch.stack([F.softplus(-z).mean() for z in logits]).sum()
         return {
             **self._content(fused, ir, vi),
@@ -176,7 +176,7 @@ class AdversarialFusionObjective(_Adversarial):
     def validate(
         self, network: Network, images: Sequence[Tensor], rng: np.random.Generator
     ) -> tuple[Terms, list[Tensor]]:
-        """Texture and intensity alone, as in phase one."""
+        """Texture and intensity only: see phase one."""
         ir, vi = images
         fused = network(ir, vi)
         return self._content(fused, ir, vi), [ir, vi, fused]

@@ -24,7 +24,7 @@ from .objective import Objective, Task, Terms
 class RecoveryObjective:
     """Stage I, Eq. (25): both sources recovered from the fused image, in L1 and in L1 of gradients.
 
-    The network's output is fused, infrared and visible again, B×3×H×W (`FNetPair`).
+    The network's output is the fused image and the recovered infrared and visible ones, B×3×H×W (`FNetPair`).
     """
 
     def __init__(self, recipe: FNetRecipe) -> None:
@@ -37,13 +37,13 @@ class RecoveryObjective:
         self, network: Network, images: Sequence[Tensor], rng: np.random.Generator
     ) -> tuple[Terms, list[Tensor]]:
         ir, vi = images
-        answer = network(ir, vi)
-        return self._terms(answer, ir, vi), [ir, vi, *answer.chunk(3, dim=1)]
+        output = network(ir, vi)
+        return self._terms(output, ir, vi), [ir, vi, *output.chunk(3, dim=1)]
 
-    def _terms(self, answer: Tensor, ir: Tensor, vi: Tensor) -> Terms:
+    def _terms(self, output: Tensor, ir: Tensor, vi: Tensor) -> Terms:
         terms: Terms = {}
-        for name, source, again in (("ir", ir, answer[:, 1:2]), ("vi", vi, answer[:, 2:3])):
-            difference = again - source
+        for name, source, recovered in (("ir", ir, output[:, 1:2]), ("vi", vi, output[:, 2:3])):
+            difference = recovered - source
             terms[f"recovery_{name}"] = self._recipe.intensity * difference.abs().mean()
             terms[f"recovery_gradient_{name}"] = (
                 self._recipe.gradient * unnormalised_sobel(difference).abs().mean()

@@ -1,6 +1,6 @@
-"""What an objective computes from a network and a batch, and what the trainer needs to run it.
+"""The interface between the trainer and objectives.
 
-The trainer knows batches, steps and files; an objective knows what the images of a batch mean.
+The trainer handles batches, steps and files; an objective knows the meaning of the images in a batch.
 """
 
 from __future__ import annotations
