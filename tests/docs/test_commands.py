@@ -85,6 +85,12 @@ def test_named_files_exist(page: Path) -> None:
             assert (ROOT / path).exists() or list(ROOT.glob(f"{path}*")), f"{page.name} names {path}"
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_outside_the_site_lead_somewhere(name: str) -> None:
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / name).read_text(encoding="utf-8")):
+        assert (ROOT / link).exists(), link
+
+
 def test_included_files_are_where_the_pages_say() -> None:
     pages = [page.read_text(encoding="utf-8") for page in PAGES]
     included = [line for text in pages for line in text.splitlines() if re.match(r"-+ ?8", line)]
