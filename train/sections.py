@@ -1,4 +1,4 @@
-"""Sections of a recipe. Each key has its type, its range and its default here; docs/training.md explains them.
+"""Sections of a recipe: each key with its type, its range and its default.
 
 The section of an objective (`ObjectiveRecipe`) selects that objective; the other sections are common to all recipes.
 """

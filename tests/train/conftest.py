@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import cv2
@@ -158,6 +160,55 @@ def emma_words() -> Callable[..., list[str]]:
     return command_line
 
 
+@contextmanager
+def interrupted_before(step: int) -> Iterator[None]:
+    """Ctrl-C before a step of training."""
+    train_step = Trainer._train_step
+
+    def interrupted(trainer: Trainer) -> dict[str, float]:
+        if trainer._step == step:
+            raise KeyboardInterrupt
+        return train_step(trainer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_train_step", interrupted)
+        yield
+
+
+@pytest.fixture
+def ctrl_c_before() -> Callable[[int], AbstractContextManager[None]]:
+    """ctrl_c_before(step): a context in which training is interrupted before that step."""
+    return interrupted_before
+
+
+def read_log(out: Path) -> list[dict[str, str]]:
+    """log.csv without time and memory, which differ between runs."""
+    with (out / "log.csv").open(newline="") as f:
+        rows = list(csv.DictReader(f))
+    return [{k: v for k, v in row.items() if k not in ("seconds_per_step", "peak_mib")} for row in rows]
+
+
+@pytest.fixture
+def losses() -> Callable[[Path], list[dict[str, str]]]:
+    """losses(out): the rows of a run's log without time and memory."""
+    return read_log
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str]], str]:
+    """refused(words): the only line on stderr of a command that ends with code 2."""
+
+    def run(words: list[str]) -> str:
+        capsys.readouterr()
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        return error
+
+    return run
+
+
 def command_line(project: Path, out: Path, *more: object) -> list[str]:
     words = ["emma", "--recipe", project / "emma.toml", "--data", project / "data", "--out", out]
     modules = ["--sensing-ir", project / "A_i.safetensors", "--sensing-vi", project / "A_v.safetensors"]
@@ -178,15 +229,7 @@ def emma_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     start = root / "start.safetensors"
     save_checkpoint(start, create("ufuser", options).state_dict(), "ufuser", "", {}, options)
     assert main(command_line(root, root / "one", "--init", start)) == 0
-    step = Trainer._train_step
-
-    def interrupted(trainer: Trainer) -> dict[str, float]:
-        if trainer._step == 3:
-            raise KeyboardInterrupt
-        return step(trainer)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_train_step", interrupted)
+    with interrupted_before(3):
         assert main(command_line(root, root / "half", "--init", start)) == 130
     assert torch.load(root / "half" / "last.pt", weights_only=True)["step"] == 2
     return root

@@ -149,8 +149,8 @@ def test_a_checkpoint_stores_the_options_of_its_network(tmp_path: Path, options:
 def test_the_default_options_give_the_released_network() -> None:
     with torch.device("meta"):
         plain = UFuser().state_dict()
-        said = create("ufuser", {"global_blocks": [1, 1, 1, 1], "local_blocks": [2, 2, 2, 2]}).state_dict()
-    assert {k: v.shape for k, v in said.items()} == {k: v.shape for k, v in plain.items()}
+        message = create("ufuser", {"global_blocks": [1, 1, 1, 1], "local_blocks": [2, 2, 2, 2]}).state_dict()
+    assert {k: v.shape for k, v in message.items()} == {k: v.shape for k, v in plain.items()}
     assert all_options("ufuser", {}) == {"global_blocks": (1, 1, 1, 1), "local_blocks": (2, 2, 2, 2)}
 
 

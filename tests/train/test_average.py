@@ -35,7 +35,7 @@ def test_every_weight_lies_between(two: list[str], tmp_path: Path, share: float)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--share", "1.5"], "--share 1.5"),
         (["--share", "nan"], "--share nan"),
@@ -43,11 +43,11 @@ def test_every_weight_lies_between(two: list[str], tmp_path: Path, share: float)
     ],
 )
 def test_bad_input(
-    two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+    two: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     out = ["--out", str(tmp_path / "mixed.safetensors")]
     assert main(["average", *two, *out, *options]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "mixed.safetensors").exists()
 
 

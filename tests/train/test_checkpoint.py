@@ -49,10 +49,10 @@ def refused(capsys: pytest.CaptureFixture[str], release: Path, out: Path) -> str
     before = sorted(out.parent.iterdir()) if out.parent.is_dir() else None
     assert main(["import", str(release), "--out", str(out)]) == 2
     assert (sorted(out.parent.iterdir()) if out.parent.is_dir() else None) == before
-    said = capsys.readouterr().err
-    assert said.startswith("error: ")
-    assert said.count("\n") == 1
-    return said
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
+    return message
 
 
 def test_round_trip(tmp_path: Path, weights: State) -> None:
@@ -86,8 +86,8 @@ def test_import_through_the_command(
     assert metadata.notes["imported_from"] == "ufuser_release_layout.pth"
 
     assert main(["import", str(tmp_path / "none.pth"), "--out", str(tmp_path / "y.safetensors")]) == 2
-    said, error = capsys.readouterr()
-    assert said == ""
+    message, error = capsys.readouterr()
+    assert message == ""
     assert error == f"error: no file {tmp_path / 'none.pth'}: expected a released checkpoint (.pth)\n"
     assert not (tmp_path / "y.safetensors").exists()
 
@@ -118,10 +118,10 @@ def test_keys_that_do_not_fit_are_listed(
     names = list(weights)
     state = {k: v for k, v in weights.items() if k not in names[:6]} | {"extra.weight": torch.zeros(1)}
     state[names[8]] = torch.zeros(3, 2)
-    said = refused(capsys, released(state), tmp_path / "x.safetensors")
-    assert f"6 missing ({', '.join(names[:5])}, …)" in said
-    assert "1 unexpected (extra.weight)" in said
-    assert f"1 wrongly shaped ({names[8]} [3, 2] instead of {list(weights[names[8]].shape)})" in said
+    message = refused(capsys, released(state), tmp_path / "x.safetensors")
+    assert f"6 missing ({', '.join(names[:5])}, …)" in message
+    assert "1 unexpected (extra.weight)" in message
+    assert f"1 wrongly shaped ({names[8]} [3, 2] instead of {list(weights[names[8]].shape)})" in message
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -133,8 +133,8 @@ def test_weights_that_are_not_finite_are_named(
     value: float,
 ) -> None:
     bad = weights["last.0.bias"].clone().fill_(value)
-    said = refused(capsys, released(weights | {"last.0.bias": bad}), tmp_path / "x.safetensors")
-    assert "not finite: last.0.bias" in said
+    message = refused(capsys, released(weights | {"last.0.bias": bad}), tmp_path / "x.safetensors")
+    assert "not finite: last.0.bias" in message
 
 
 class _Trap:

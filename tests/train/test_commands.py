@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 import subprocess
 import sys
@@ -21,6 +20,8 @@ from ufuser.train.recipe import load_recipe
 from ufuser.train.trainer import Trainer
 
 Words = Callable[..., list[str]]
+Losses = Callable[[Path], list[dict[str, str]]]
+Refused = Callable[[list[str]], str]
 SENSING = """
 name = "tiny-sensing"
 model = "pseudo_sensing"
@@ -55,23 +56,8 @@ def sensing(project: Path, target: str, *more: object) -> list[str]:
     return [*map(str, [*words, *more])]
 
 
-def losses(out: Path) -> list[dict[str, str]]:
-    with (out / "log.csv").open(newline="") as f:
-        rows = list(csv.DictReader(f))
-    return [{k: v for k, v in row.items() if k not in ("seconds_per_step", "peak_mib")} for row in rows]
-
-
-def refused(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
-    capsys.readouterr()
-    assert main(words) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ")
-    assert said.count("\n") == 1
-    return said
-
-
 def test_all_three_stages_from_two_folders_of_images(
-    emma_project: Path, emma_words: Words, capsys: pytest.CaptureFixture[str]
+    emma_project: Path, emma_words: Words, losses: Losses, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = emma_project
     (project / "A_i.safetensors").unlink()
@@ -114,7 +100,7 @@ def test_all_three_stages_from_two_folders_of_images(
 
 
 def test_emma_interrupted_and_resumed_is_the_unbroken_run(
-    emma_runs: Path, emma_words: Words, tmp_path: Path
+    emma_runs: Path, emma_words: Words, losses: Losses, tmp_path: Path
 ) -> None:
     out = tmp_path / "resumed"
     shutil.copytree(emma_runs / "half", out)
@@ -128,7 +114,7 @@ def test_a_run_resumes_only_with_its_original_inputs(
     emma_runs: Path,
     emma_words: Words,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    refused: Refused,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Trainer, "_train_step", lambda _: pytest.fail("training went on"))
@@ -139,17 +125,17 @@ def test_a_run_resumes_only_with_its_original_inputs(
     again = emma_words(emma_runs, out, "--resume", "--init", start)
     assert main(again) == 0  # all steps are done: nothing to do, and nothing to complain of
 
-    without = refused(capsys, emma_words(emma_runs, out, "--resume"))
+    without = refused(emma_words(emma_runs, out, "--resume"))
     assert "trained with another --init: resume with the same" in without
     for name, key in (("start", "--init"), ("A_v", "--sensing-vi")):
         state, metadata = read_checkpoint(emma_runs / f"{name}.safetensors")
         state = {k: v + 1 for k, v in state.items()}
         save_checkpoint(other, state, metadata.model, "", metadata.notes, metadata.options)
-        assert f"trained with another {key}: resume" in refused(capsys, [*again, key, str(other)])
+        assert f"trained with another {key}: resume" in refused([*again, key, str(other)])
 
 
 def test_a_run_does_not_resume_with_other_pairs(
-    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    project: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = [
         "direct",
@@ -168,47 +154,45 @@ def test_a_run_does_not_resume_with_other_pairs(
     assert main([*direct, "--resume"]) == 0
     for side in ("ir", "vi"):
         (project / "data" / side / "a.png").rename(project / "data" / side / "e.png")
-    said = refused(capsys, [*direct, "--resume"])
+    said = refused([*direct, "--resume"])
     assert "was trained with another set of pairs (--data): resume with the same" in said
     for side in ("ir", "vi"):
         (project / "data" / side / "e.png").rename(project / "data" / side / "a.png")
     (project / "validation.txt").write_text("c\n", encoding="utf-8")  # the same pairs, split otherwise
-    assert "another set of pairs" in refused(capsys, [*direct, "--resume"])
+    assert "another set of pairs" in refused([*direct, "--resume"])
 
 
 def test_swapped_missing_and_foreign_sensing_modules_are_refused(
-    emma_project: Path, emma_words: Words, capsys: pytest.CaptureFixture[str]
+    emma_project: Path, emma_words: Words, refused: Refused
 ) -> None:
     project = emma_project
     ir, vi = project / "A_i.safetensors", project / "A_v.safetensors"
-    swapped = refused(capsys, emma_words(project, project / "out", "--sensing-ir", vi, "--sensing-vi", ir))
+    swapped = refused(emma_words(project, project / "out", "--sensing-ir", vi, "--sensing-vi", ir))
     assert f"{vi} was trained to sense 'vi', expected 'ir'" in swapped
     alone = emma_words(project, project / "out")
     del alone[alone.index("--sensing-vi") : alone.index("--sensing-vi") + 2]
-    assert "expected both --sensing-ir and --sensing-vi, or neither" in refused(capsys, alone)
+    assert "expected both --sensing-ir and --sensing-vi, or neither" in refused(alone)
     del alone[alone.index("--sensing-ir") : alone.index("--sensing-ir") + 2]
-    assert "expected --sensing-ir A_i.safetensors" in refused(capsys, alone)
+    assert "expected --sensing-ir A_i.safetensors" in refused(alone)
     save_checkpoint(project / "f.safetensors", UFuser().state_dict(), "ufuser", "", {})
-    said = refused(capsys, emma_words(project, project / "out", "--sensing-ir", project / "f.safetensors"))
+    said = refused(emma_words(project, project / "out", "--sensing-ir", project / "f.safetensors"))
     assert "holds the model 'ufuser', expected a sensing network: pseudo_sensing" in said
     assert not (project / "out").exists()
 
 
 def test_a_recipe_of_another_objective_and_a_crop_that_does_not_fit(
-    emma_project: Path, emma_words: Words, capsys: pytest.CaptureFixture[str]
+    emma_project: Path, emma_words: Words, refused: Refused
 ) -> None:
     project = emma_project
     words = sensing(project, "ir")
     as_direct = ["direct", *words[1:]]
-    assert "sensing_ir.toml is for `ufuser train sensing`, got `ufuser train direct`" in refused(
-        capsys, as_direct
-    )
+    assert "sensing_ir.toml is for `ufuser train sensing`, got `ufuser train direct`" in refused(as_direct)
     words[words.index("--recipe") + 1] = str(project / "emma.toml")
-    assert "emma.toml is for `ufuser train emma`, got" in refused(capsys, words)
+    assert "emma.toml is for `ufuser train emma`, got" in refused(words)
     recipe = project / "sensing_vi.toml"
     words = sensing(project, "vi")
     recipe.write_text(recipe.read_text(encoding="utf-8").replace("crop = 16", "crop = 24"), encoding="utf-8")
-    assert "'crop' must be a multiple of 16 for pseudo_sensing, got 24" in refused(capsys, words)
+    assert "'crop' must be a multiple of 16 for pseudo_sensing, got 24" in refused(words)
     assert not (project / "ir").exists()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import cv2
@@ -39,7 +40,6 @@ from ufuser.train.objectives.daefuse import (
 from ufuser.train.processes import SINGLE, Processes
 from ufuser.train.recipe import load_recipe
 from ufuser.train.sections import DaeFuseRecipe
-from ufuser.train.trainer import Trainer
 
 CPU = torch.device("cpu")
 SMALL = DAEFuseOptions(width=8, heads=2, vit_dim=8, vit_blocks=1, vit_heads=2)
@@ -259,7 +259,7 @@ def test_several_processes_and_foreign_networks_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("phase", "change", "said"),
+    ("phase", "change", "message"),
     [
         (1, ("adversarial = 0.1", "texture = 1.0"), "'texture' and 'intensity' belong to phase 2"),
         (2, ("texture = 1.0", "correlation = 0.1"), "'correlation' belongs to phase 1"),
@@ -271,11 +271,11 @@ def test_several_processes_and_foreign_networks_are_refused() -> None:
         (1, ("[optim]", "[emma]\n[optim]"), r"has \[emma\] and \[daefuse\]"),
     ],
 )
-def test_recipe_errors(tmp_path: Path, phase: int, change: tuple[str, str], said: str) -> None:
+def test_recipe_errors(tmp_path: Path, phase: int, change: tuple[str, str], message: str) -> None:
     text = RECIPE.format(daefuse=PHASES[phase])
     assert change[0] in text
     (tmp_path / "r.toml").write_text(text.replace(*change), encoding="utf-8")
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         load_recipe(tmp_path / "r.toml")
 
 
@@ -284,33 +284,21 @@ def words(project: Path, out: str, recipe: str, *more: str) -> list[str]:
     return ["daefuse", *options, "--out", str(project / out), *more]
 
 
-def table(out: Path) -> list[dict[str, str]]:
-    with (out / "log.csv").open(newline="") as f:
-        return [
-            {k: v for k, v in row.items() if k != "peak_mib" and "seconds" not in k}
-            for row in csv.DictReader(f)
-        ]
-
-
-def test_both_phases_train_and_resume_bit_for_bit(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_phases_train_and_resume_bit_for_bit(
+    project: Path,
+    losses: Callable[[Path], list[dict[str, str]]],
+    ctrl_c_before: Callable[[int], AbstractContextManager[None]],
+) -> None:
     for phase, text in PHASES.items():
         (project / f"{phase}.toml").write_text(RECIPE.format(daefuse=text), encoding="utf-8")
-    step = Trainer._train_step
-
-    def interrupted(trainer: Trainer) -> dict[str, float]:
-        if trainer._step == 3:
-            raise KeyboardInterrupt
-        return step(trainer)
-
     start: list[str] = []
     for phase in PHASES:
         assert main(words(project, f"whole{phase}", f"{phase}.toml", *start)) == 0
-        with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "_train_step", interrupted)
+        with ctrl_c_before(3):
             assert main(words(project, f"half{phase}", f"{phase}.toml", *start)) == 130
         assert main(words(project, f"half{phase}", f"{phase}.toml", *start, "--resume")) == 0
         whole, half = project / f"whole{phase}", project / f"half{phase}"
-        assert table(whole) == table(half)
+        assert losses(whole) == losses(half)
         states = [torch.load(folder / "last.pt", weights_only=True) for folder in (whole, half)]
         for kept in ("blocks", "optimizer"):
             one, other = (_tensors(state["objective"][kept]) for state in states)
@@ -322,7 +310,7 @@ def test_both_phases_train_and_resume_bit_for_bit(project: Path, monkeypatch: py
         names = set(read_checkpoint(whole / "best.safetensors")[0])
         assert names == set(DAEFuse(SMALL).state_dict())
         load_model(whole / "best.safetensors", "daefuse")
-    rows = table(project / "whole1") + table(project / "whole2")
+    rows = losses(project / "whole1") + losses(project / "whole2")
     assert {"train_content", "train_correlation", "train_adversarial", "train_discriminators"} <= rows[
         0
     ].keys()

@@ -42,14 +42,14 @@ def test_all_problems_are_reported_at_once_by_name(tmp_path: Path, write_pairs: 
     cv2.imwrite(str(tmp_path / "ir" / "fine.bmp"), np.zeros((24, 32), np.uint8))
     with pytest.raises(InputError) as error:
         find_pairs(tmp_path)
-    for said in (
+    for message in (
         "left is only in ir/",
         "right is only in vi/",
         "size is 32x24 in infrared and 40x24 in visible",
         "broken.png is truncated",
         "ir/ holds more than one fine",
     ):
-        assert said in str(error.value)
+        assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -88,7 +88,7 @@ def test_split_keeps_the_listed_pairs_out_of_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", r"v\.txt names 0 of the 2 pairs"),
         (b"a\nb\n", r"v\.txt names 2 of the 2 pairs"),
@@ -97,10 +97,10 @@ def test_split_keeps_the_listed_pairs_out_of_training(tmp_path: Path) -> None:
         (None, r"cannot read the validation list .*v\.txt"),
     ],
 )
-def test_a_wrong_validation_list_is_named(tmp_path: Path, content: bytes | None, said: str) -> None:
+def test_a_wrong_validation_list_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
     if content is not None:
         (tmp_path / "v.txt").write_bytes(content)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         split_pairs([Pair(name, tmp_path, tmp_path) for name in "ab"], tmp_path / "v.txt")
 
 

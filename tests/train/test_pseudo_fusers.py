@@ -132,14 +132,14 @@ def test_wrong_fused_images_are_reported_by_name_and_nothing_is_written(
     assert cv2.imwrite(str(folder / "d.bmp"), np.zeros((43, 50), np.uint8))
     with pytest.raises(InputError) as error:
         find_fused(["mean", str(folder)], pairs, out)
-    for said in (
+    for message in (
         f"pseudo={folder}: ",
         "it holds more than one d",
         "it holds no a",
         "b.png is truncated",
         "c is 24x20 instead of 21x33",
     ):
-        assert said in str(error.value)
+        assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not out.exists()
 

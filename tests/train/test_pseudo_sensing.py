@@ -78,7 +78,7 @@ def test_a_compact_module_keeps_the_layout_and_stores_its_width(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "said"),
+    ("name", "options", "message"),
     [
         ("pseudo_sensing", {"widht": 4}, "unknown key 'widht'"),
         ("pseudo_sensing", {"width": 4.0}, r"width is 4\.0: expected a whole number"),
@@ -95,6 +95,6 @@ def test_a_compact_module_keeps_the_layout_and_stores_its_width(tmp_path: Path) 
         ("ufuser", {"global_blocks": [1, 1, 1, 0], "local_blocks": [2, 2, 2, 0]}, "has neither branch"),
     ],
 )
-def test_option_errors(name: str, options: dict[str, object], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_option_errors(name: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         create(name, options)
