@@ -50,7 +50,7 @@ class Scheme:
             for name in attribute.split("."):
                 found = getattr(found, name)
         except Exception as e:  # a broken package may raise anything
-            reason = first_line(e)
+            reason = uris.mask(first_line(e))
             raise InputError(f"cannot load {self.target}, which opens '{self.name}:': {reason}") from None
         if not callable(found):
             raise InputError(f"{self.target}, which should open '{self.name}:', is not callable")

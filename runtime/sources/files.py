@@ -17,7 +17,15 @@ from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.images import READABLE, read_image
-from ufuser.runtime.sources.playback import FAULT_OPTIONS, Faults, FolderFeed, Player, VideoFeed, is_lossless
+from ufuser.runtime.sources.playback import (
+    FAULT_OPTIONS,
+    Faults,
+    FolderFeed,
+    Player,
+    VideoFeed,
+    are_lossless,
+    is_lossless,
+)
 from ufuser.runtime.sources.source import END, Reading, Source, SourceContext, Status, frames
 from ufuser.runtime.sources.timing import Timing
 from ufuser.runtime.uri import Uri
@@ -92,13 +100,11 @@ class ImagesSource(_FileSource):
         InputError: the first cannot be read.
     """
 
-    repeats = True
-
     def __init__(
         self, paths: Sequence[Path], name: str, fps: float | None = None, clock: Clock | None = None
     ) -> None:
         super().__init__(name, fps, len(paths), clock)
-        self._paths = paths
+        self._paths, self.repeats = paths, are_lossless(paths)
         read_image(paths[0])
 
     def _next(self) -> tuple[NDArray[Any], float, str] | None:

@@ -38,10 +38,9 @@ class Feed(Protocol):
 class FolderFeed:
     """A folder's pictures. Raises InputError if the first cannot be read."""
 
-    repeats = True
-
     def __init__(self, paths: Sequence[Path], loop: bool) -> None:
         self._paths, self._loop = paths, loop
+        self.repeats = are_lossless(paths)
         read_image(paths[0])
 
     def picture(self, index: int) -> NDArray[Any] | None:
@@ -51,6 +50,11 @@ class FolderFeed:
 
     def close(self) -> None:
         pass
+
+
+def are_lossless(paths: Sequence[Path]) -> bool:
+    """Whether picture files are of formats that store every bit."""
+    return not any(path.suffix.lower() in (".jpg", ".jpeg", ".webp") for path in paths)
 
 
 def is_lossless(capture: cv2.VideoCapture) -> bool:

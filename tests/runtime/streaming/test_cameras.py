@@ -387,12 +387,14 @@ def test_repetition_means_something_for_raw_formats_only(
 
 
 def test_repetition_of_files(clip: Path, tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((20, 20), np.uint8))
+    for suffix in ("png", "jpg"):
+        (tmp_path / suffix).mkdir()
+        cv2.imwrite(str(tmp_path / suffix / f"0.{suffix}"), np.zeros((20, 20), np.uint8))
     with VideoSink(tmp_path / "lossy.mp4", 25) as sink:
         sink.write(Frame(np.zeros((48, 64), np.uint8), 0.0, 0, "x"))
     for live in ("", "?live=1&fps=25"):
-        for text, repeats in ((f"folder:{tmp_path}", True), (clip, True), (tmp_path / "lossy.mp4", False)):
-            assert Cameras(f"{text}{live}", "other.mp4", Clock()).open("ir").repeats is repeats
+        for name, repeats in (("png", True), ("jpg", False), ("clip.mkv", True), ("lossy.mp4", False)):
+            assert Cameras(f"{tmp_path / name}{live}", "other.mp4", Clock()).open("ir").repeats is repeats
 
 
 def test_files_that_are_no_devices() -> None:
