@@ -43,7 +43,7 @@ def in_precision(network: nn.Module, precision: str, device: torch.device) -> Ne
     return call
 
 
-def pad_to_multiple(x: Tensor, multiple: int = 8) -> Tensor:
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Reflect at the right and the bottom up to the next multiple."""
     height, width = x.shape[-2:]
     return F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="reflect")
@@ -61,17 +61,14 @@ def at_any_size(network: Network, multiple: int) -> Network:
     return call
 
 
-def freeze(network: nn.Module, device: torch.device) -> nn.Module:
-    """Evaluation mode (BatchNorms use their running statistics and keep them), no gradient to any weight."""
-    moved: nn.Module = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return moved.eval().requires_grad_(False)
-
-
 def frozen(modules: Sequence[nn.Module], precision: str, device: torch.device) -> tuple[Network, ...]:
-    """Frozen networks for images of any size."""
-    return tuple(
-        at_any_size(in_precision(freeze(a, device), precision, device), shape_multiple(a)) for a in modules
-    )
+    """Networks for images of any size, with fixed weights and running statistics, moved to the device in place."""
+    calls = []
+    for module in modules:
+        moved = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        moved.eval().requires_grad_(False)
+        calls.append(at_any_size(in_precision(moved, precision, device), shape_multiple(moved)))
+    return tuple(calls)
 
 
 def load_sensing_pair(

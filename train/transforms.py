@@ -30,8 +30,6 @@ class Transformation(Protocol):
         """B×1×H×W: 1 where T_g x comes from the image, 0 where it comes from beyond the border."""
         ...
 
-    def inverse(self) -> Transformation: ...
-
 
 def _everywhere(x: Tensor) -> Tensor:
     return torch.ones_like(x[:, :1])
@@ -50,9 +48,6 @@ class Shift:
     def valid(self, x: Tensor) -> Tensor:
         return _everywhere(x)
 
-    def inverse(self) -> Shift:
-        return Shift(-self.down, -self.right)
-
 
 @dataclass(frozen=True)
 class Reflection:
@@ -66,9 +61,6 @@ class Reflection:
 
     def valid(self, x: Tensor) -> Tensor:
         return _everywhere(x)
-
-    def inverse(self) -> Reflection:
-        return self
 
 
 @dataclass(frozen=True)
@@ -96,9 +88,6 @@ class Rotation:
         limit = torch.tensor([1 - 1 / width, 1 - 1 / height], device=x.device) + 1e-5
         inside = (self._sources(x).abs() <= limit).all(-1)
         return inside[:, None].to(x.dtype).expand(len(x), -1, -1, -1)
-
-    def inverse(self) -> Rotation:
-        return Rotation(-self.degrees)
 
     def _right_angles(self, x: Tensor) -> int | None:
         """The number of right angles, where they keep the size: those need no interpolation."""

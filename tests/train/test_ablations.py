@@ -111,7 +111,7 @@ def test_every_recipe_trains_a_step(path: Path, project: Path, modules: dict[str
     before = {k: v.clone() for k, v in model.state_dict().items()}
     given = modules if recipe.command == "emma" else dict.fromkeys(modules)
     args = argparse.Namespace(
-        out=project / "out", pseudo=["mean"], teacher="lite", lessons=project / "lessons", **given
+        out=project / "out", pseudo=["mean"], teacher="lite", teacher_pictures=project / "teacher", **given
     )
     setup = Setup(recipe, model, torch.device("cpu"), SINGLE, pairs, pairs, {})
     objective = importlib.import_module(f"ufuser.train.objectives.{recipe.command}")

@@ -19,7 +19,7 @@ from ufuser.train.data import PatchSampler, find_pairs
 from ufuser.train.losses import DirectLoss
 from ufuser.train.models import create
 from ufuser.train.networks import Network
-from ufuser.train.objectives.distill import DistillObjective, Lessons, find_teacher, student_data
+from ufuser.train.objectives.distill import DistillObjective, TeacherPictures, find_teacher, student_data
 from ufuser.train.processes import SINGLE, Processes
 from ufuser.train.recipe import load_recipe
 from ufuser.train.sections import DistillRecipe, LossRecipe
@@ -74,10 +74,10 @@ def student(project: Path) -> Path:
     return project
 
 
-def lessons(project: Path, folder: str = "lessons", digest: str = "0", **data: object) -> Lessons:
+def pictures(project: Path, folder: str = "teacher", digest: str = "0", **data: object) -> TeacherPictures:
     recipe = load_recipe(project / "lite.toml")
     recipe = replace(recipe, data=replace(recipe.data, **data))  # type: ignore[arg-type]
-    return Lessons(project / folder, recipe, Mean(), digest, CPU)
+    return TeacherPictures(project / folder, recipe, Mean(), digest, CPU)
 
 
 def words(project: Path, *more: object) -> list[str]:
@@ -87,13 +87,13 @@ def words(project: Path, *more: object) -> list[str]:
 
 def test_the_teacher_runs_on_each_pair_and_its_variants(student: Path) -> None:
     pairs = find_pairs(student / "data")
-    made = lessons(student).write(pairs, 3, print)
+    made = pictures(student).write(pairs, 3, print)
     assert len(made) == 12
     levels = []
     for example in made:
-        ir, vi, taught = (as_float(read_grey(p)) for p in example.images)
-        assert ir.shape == vi.shape == taught.shape
-        assert np.abs(taught - (ir + vi) / 2).max() <= 0.5 / 255 + 1e-6  # of what the files hold
+        ir, vi, target = (as_float(read_grey(p)) for p in example.images)
+        assert ir.shape == vi.shape == target.shape
+        assert np.abs(target - (ir + vi) / 2).max() <= 0.5 / 255 + 1e-6  # of what the files hold
         levels.append(float(vi.mean()))
     plain = made[0]
     assert np.array_equal(read_grey(plain.ir), read_grey(pairs[0].ir))
@@ -103,49 +103,49 @@ def test_the_teacher_runs_on_each_pair_and_its_variants(student: Path) -> None:
 
 def test_existing_pictures_are_kept(student: Path) -> None:
     pairs = find_pairs(student / "data")
-    made = lessons(student).write(pairs[:1], 2, print)
+    made = pictures(student).write(pairs[:1], 2, print)
     before = [p.stat().st_mtime_ns for e in made for p in e.images]
-    made[1].taught.unlink()  # as an interruption leaves it: the teacher's picture comes last
-    again = lessons(student).write(pairs[:1], 2, print)
+    made[1].target.unlink()  # as an interruption leaves it: the teacher's picture comes last
+    again = pictures(student).write(pairs[:1], 2, print)
     assert [p.stat().st_mtime_ns for e in again for p in e.images][:3] == before[:3]
-    assert again[1].taught.is_file()
+    assert again[1].target.is_file()
 
 
-def test_lessons_of_another_teacher_or_recipe_are_refused(student: Path) -> None:
+def test_pictures_of_another_teacher_or_recipe_are_refused(student: Path) -> None:
     pairs = find_pairs(student / "data")[:1]
-    lessons(student).write(pairs, 1, print)
-    lessons(student, crop=32).write(pairs, 1, print)  # of patches alone: the same pictures
-    for other in (lessons(student, digest="1"), lessons(student, invert=0.1)):
-        with pytest.raises(InputError, match="of another teacher or recipe: give another --lessons"):
+    pictures(student).write(pairs, 1, print)
+    pictures(student, crop=32).write(pairs, 1, print)  # of patches alone: the same pictures
+    for other in (pictures(student, digest="1"), pictures(student, invert=0.1)):
+        with pytest.raises(InputError, match="of another teacher or recipe: give another --teacher-pictures"):
             other.write(pairs, 1, print)
     (student / "taken").mkdir()
     (student / "taken" / "note.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(InputError, match="holds other files"):
-        lessons(student, "taken").write(pairs, 1, print)
+        pictures(student, "taken").write(pairs, 1, print)
 
 
 def test_patches_come_from_one_place_and_only_the_sources_are_noisy(student: Path) -> None:
-    made = lessons(student).write(find_pairs(student / "data"), 3, print)
+    made = pictures(student).write(find_pairs(student / "data"), 3, print)
     recipe = load_recipe(student / "lite.toml")
     data = student_data(recipe.data)
-    ir, vi, taught = PatchSampler(made, replace(data, noise=0.0), 1).batch(0, 4)
-    assert ir.shape == vi.shape == taught.shape == (4, 1, 16, 16)
+    ir, vi, target = PatchSampler(made, replace(data, noise=0.0), 1).batch(0, 4)
+    assert ir.shape == vi.shape == target.shape == (4, 1, 16, 16)
     # Images smaller than a patch are enlarged, of which rounding to levels is a part.
-    assert np.abs(taught - (ir + vi) / 2).max() <= 1 / 255
+    assert np.abs(target - (ir + vi) / 2).max() <= 1 / 255
     noisy = PatchSampler(made, data, 1).batch(0, 4)
     assert np.abs(noisy[1] - vi).max() > 0.01
-    assert np.allclose(noisy[2].mean((1, 2, 3)), taught.mean((1, 2, 3)), atol=0.1)
+    assert np.allclose(noisy[2].mean((1, 2, 3)), target.mean((1, 2, 3)), atol=0.1)
 
 
 def test_the_loss_is_the_distance_to_the_teacher_and_the_direct_terms() -> None:
     torch.manual_seed(0)
-    ir, vi, taught = torch.rand(3, 2, 1, 24, 24)
+    ir, vi, target = torch.rand(3, 2, 1, 24, 24)
     direct = LossRecipe(intensity=0.5, gradient=0.0, ssim=0.25)
     objective = DistillObjective(DistillRecipe(level=2.0, gradient=0.0), direct)
     rng = np.random.default_rng(0)
-    terms = objective.train(Mean(), (ir, vi, taught), rng)
+    terms = objective.train(Mean(), (ir, vi, target), rng)
     fused = (ir + vi) / 2
-    assert torch.isclose(terms["level"], 2 * (fused - taught).abs().mean())
+    assert torch.isclose(terms["level"], 2 * (fused - target).abs().mean())
     expected = DirectLoss(direct)(fused, ir, vi)
     assert torch.isclose(terms["ssim"], expected["ssim"])
     assert "gradient" not in terms
@@ -156,8 +156,8 @@ def test_the_loss_is_the_distance_to_the_teacher_and_the_direct_terms() -> None:
 
 
 def test_the_steady_term_measures_the_noise_passed_on() -> None:
-    ir, vi, taught = torch.rand(3, 4, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.25
-    images, direct = (ir, vi, taught), LossRecipe(intensity=0, gradient=0, ssim=0)
+    ir, vi, target = torch.rand(3, 4, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.25
+    images, direct = (ir, vi, target), LossRecipe(intensity=0, gradient=0, ssim=0)
 
     def term(network: Network, recipe: DistillRecipe, processes: Processes = SINGLE) -> float:
         objective = DistillObjective(recipe, direct, processes)
@@ -180,8 +180,8 @@ def test_the_steady_term_measures_the_noise_passed_on() -> None:
 
 def test_the_sensing_terms_compare_with_the_sources() -> None:
     """EMMA's L1 between each source and its module's picture, none of the terms of weight 0 computed."""
-    ir, vi, taught = torch.rand(3, 2, 1, 24, 24, generator=torch.Generator().manual_seed(0))
-    images, direct = (ir, vi, taught), LossRecipe(intensity=0, gradient=0, ssim=0)
+    ir, vi, target = torch.rand(3, 2, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    images, direct = (ir, vi, target), LossRecipe(intensity=0, gradient=0, ssim=0)
     modules = (lambda f: 2 * f - vi, torch.zeros_like)
     objective = DistillObjective(DistillRecipe(sensing=0.5), direct, SINGLE, modules)
     terms = objective.train(Mean(), images, np.random.default_rng(0))
@@ -197,12 +197,12 @@ def test_a_run_from_the_command_line_and_its_resumption(
     ctrl_c_before: Callable[[int], AbstractContextManager[None]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(words(student, "--out", student / "whole", "--lessons", student / "lessons")) == 0
+    assert main(words(student, "--out", student / "whole", "--teacher-pictures", student / "teacher")) == 0
     assert "to make in" in capsys.readouterr().out
     weights, notes = read_checkpoint(student / "whole" / "best.safetensors")
     assert notes.model == "lite"
     assert len(notes.notes["teacher"]) == 64
-    half = words(student, "--out", student / "half", "--lessons", student / "lessons")
+    half = words(student, "--out", student / "half", "--teacher-pictures", student / "teacher")
     with ctrl_c_before(3):
         assert main(half) == 130
     assert main([*half, "--resume"]) == 0

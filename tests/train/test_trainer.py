@@ -321,7 +321,7 @@ def test_the_optimizer_steps_by_the_schedule(project: Path) -> None:
 @pytest.mark.parametrize("size", [(16, 16), (17, 24), (23, 31)])
 def test_padding_reflects_at_the_far_borders_only(size: tuple[int, int]) -> None:
     x = torch.rand(1, 1, *size)
-    padded = pad_to_multiple(x)
+    padded = pad_to_multiple(x, 8)
     assert padded.shape[-2] % 8 == padded.shape[-1] % 8 == 0
     assert all(0 <= p - s < 8 for p, s in zip(padded.shape[-2:], size, strict=True))
     assert torch.equal(padded[..., : size[0], : size[1]], x)

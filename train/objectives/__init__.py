@@ -50,11 +50,12 @@ def _add_teacher(parser: ArgumentParser) -> None:
         "--teacher", default="ufuser", help="shipped weights or a checkpoint (default: %(default)s)"
     )
     parser.add_argument(
-        "--lessons",
+        "--teacher-pictures",
+        "--lessons",  # the former name
         type=Path,
         metavar="DIR",
         help="folder for the teacher's pictures; runs that differ only in the student can share it "
-        "(default: --out/lessons)",
+        "(default: --out/teacher)",
     )
     _add_sensing_modules(parser)
 

@@ -38,22 +38,22 @@ from .objective import Task, Terms
 SHIPPED = Path(__file__).parents[1] / "weights"
 MIN_EDGE = 128
 """Pixels of the shorter edge below which a variant is not shrunk."""
-_CONTENTS = "taught.json"
+_KEY_FILE = "taught.json"
 
 
 @dataclass(frozen=True)
-class TaughtExample:
+class DistillExample:
     """A pair, or a variant of one, and the teacher's picture of it."""
 
     name: str
     ir: Path
     vi: Path
-    taught: Path
+    target: Path
 
     @property
     def images(self) -> tuple[Path, Path, Path]:
         """The student's inputs and its target."""
-        return self.ir, self.vi, self.taught
+        return self.ir, self.vi, self.target
 
 
 class DistillObjective:
@@ -99,9 +99,9 @@ class DistillObjective:
         rng: np.random.Generator,
         processes: Processes,
     ) -> tuple[Terms, Tensor]:
-        ir, vi, taught = images
+        ir, vi, target = images
         fused = network(ir, vi)
-        difference = fused - taught
+        difference = fused - target
         terms = {
             "level": self._recipe.level * difference.abs().mean(),
             "detail": self._recipe.gradient * sobel(difference).abs().mean(),  # the gradient is linear
@@ -154,7 +154,7 @@ def student_data(data: DataRecipe) -> DataRecipe:
     )
 
 
-class LessonsKey(Section, frozen=True):
+class PicturesKey(Section, frozen=True):
     """Everything that the teacher's pictures depend on beside the pairs."""
 
     teacher: str
@@ -170,7 +170,7 @@ class LessonsKey(Section, frozen=True):
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TeacherPictures:
     """The teacher's pictures, in a folder; written once, and reused by later runs with the same key."""
 
     folder: Path
@@ -182,7 +182,7 @@ class Lessons:
 
     def write(
         self, pairs: Sequence[Pair], variants: int, print_line: Callable[[str], None]
-    ) -> list[TaughtExample]:
+    ) -> list[DistillExample]:
         """Each pair and its variants, with the teacher's picture; files that exist are kept.
 
         Raises:
@@ -199,16 +199,16 @@ class Lessons:
                 ir, vi = self._variant(pair, k)
                 with torch.no_grad():
                     inputs = (torch.from_numpy(x)[None, None].to(self.device) for x in (ir, vi))
-                    taught = network(*inputs)[0, 0].cpu().numpy()
+                    target = network(*inputs)[0, 0].cpu().numpy()
                 # The teacher's picture comes last: where it exists, the others are whole.
-                for path, image in zip(example.images, (ir, vi, taught), strict=True):
+                for path, image in zip(example.images, (ir, vi, target), strict=True):
                     write_image(path, _as_8bit(image), durable=False)
                 progress.step()
         return [example for example, _, _ in wanted]
 
-    def _example(self, pair: Pair, k: int) -> TaughtExample:
-        ir, vi, taught = (self.folder / f"{pair.name}_{k}_{side}.png" for side in ("ir", "vi", "taught"))
-        return TaughtExample(pair.name, ir, vi, taught)
+    def _example(self, pair: Pair, k: int) -> DistillExample:
+        ir, vi, target = (self.folder / f"{pair.name}_{k}_{side}.png" for side in ("ir", "vi", "taught"))
+        return DistillExample(pair.name, ir, vi, target)
 
     def _variant(self, pair: Pair, k: int) -> tuple[Image, Image]:
         """The k-th variant as the files will hold it, in 256 levels; the 0th is the pair itself."""
@@ -225,19 +225,21 @@ class Lessons:
 
     def _claim(self) -> None:
         """Check that the folder has this key, or give it to an empty one."""
-        data = {name: getattr(self.recipe.data, name) for name in LessonsKey.__struct_fields__[2:]}
-        key = LessonsKey(self.digest, self.recipe.seed, **data)
-        contents = self.folder / _CONTENTS
-        if contents.is_file():
-            if load_json(contents, LessonsKey) != key:
+        data = {name: getattr(self.recipe.data, name) for name in PicturesKey.__struct_fields__[2:]}
+        key = PicturesKey(self.digest, self.recipe.seed, **data)
+        key_file = self.folder / _KEY_FILE
+        if key_file.is_file():
+            if load_json(key_file, PicturesKey) != key:
                 raise InputError(
-                    f"{self.folder} holds pictures of another teacher or recipe: give another --lessons"
+                    f"{self.folder} holds pictures of another teacher or recipe: give another --teacher-pictures"
                 )
             return
         make_folder(self.folder)
         if any(self.folder.iterdir()):
-            raise InputError(f"{self.folder} holds other files: give an empty or new folder as --lessons")
-        write_bytes(contents, msgspec.json.format(msgspec.json.encode(key)))
+            raise InputError(
+                f"{self.folder} holds other files: give an empty or new folder as --teacher-pictures"
+            )
+        write_bytes(key_file, msgspec.json.format(msgspec.json.encode(key)))
 
 
 def _as_8bit(image: Image) -> np.ndarray:
@@ -250,10 +252,11 @@ def prepare(setup: Setup, section: DistillRecipe, args: argparse.Namespace) -> T
     sensing = load_sensing_pair(args.sensing_ir, args.sensing_vi, recipe.optim.precision, setup.device)
     objective = DistillObjective(section, recipe.loss, setup.processes, sensing)
     teacher, teacher_digest = find_teacher(args.teacher)
-    lessons = Lessons(args.lessons or args.out / "lessons", recipe, teacher, teacher_digest, setup.device)
+    folder = args.teacher_pictures or args.out / "teacher"
+    pictures = TeacherPictures(folder, recipe, teacher, teacher_digest, setup.device)
     with first_alone(setup.processes):
-        training = lessons.write(setup.training, section.variants, setup.print)
-        validation = lessons.write(setup.validation, 1, setup.print)
+        training = pictures.write(setup.training, section.variants, setup.print)
+        validation = pictures.write(setup.validation, 1, setup.print)
     modules = digests(sensing_ir=args.sensing_ir, sensing_vi=args.sensing_vi)
     origin = {"teacher": teacher_digest, **modules}
     return setup.task(objective, training, validation, student_data(recipe.data), origin)
