@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests.export.export_cache import ExportCache, weights_of
+from tests.export.small_networks import SmallGraphs
 from ufuser.export import exporter, lowering
 from ufuser.export.tolerances import PARITY_SHAPES
 from ufuser.train.checkpoint import save_checkpoint
@@ -72,11 +72,6 @@ def export(export_cache: ExportCache) -> SimpleNamespace:
 
 
 @pytest.fixture(scope="session")
-def kept() -> ModuleType:
-    """`graphs/make.py`: `path(model, precision)` of the small graphs of FNet and DAE-Fuse, `network(model)`."""
-    spec = importlib.util.spec_from_file_location("kept_graphs", Path(__file__).parent / "graphs" / "make.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def small_graphs(export_cache: ExportCache) -> SmallGraphs:
+    """Graphs of a small FNet and a small DAE-Fuse."""
+    return SmallGraphs(export_cache)

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from onnx import TensorProto, helper
 
 from tests.export.export_cache import ExportCache, weights_of
+from tests.export.small_networks import SmallGraphs, small_network
 from ufuser.benchmarks.islands import rounded_network
 from ufuser.export import exporter, int8, lowering
 from ufuser.export.exporter import trace
@@ -194,21 +194,21 @@ def test_the_network_given_stays_as_it_was() -> None:
     assert {p.dtype for p in rewritten.parameters()} == {torch.float32}
 
 
-# FP16 of the other networks: small graphs that are kept (`graphs/make.py`), and the shipped weights.
+# FP16 of the other networks: small graphs, and the shipped weights.
 
 OTHERS = ("fnet", "daefuse")
 
 
 @pytest.mark.parametrize("model", OTHERS)
-def test_the_kept_graphs_are_what_the_exporter_makes_today(kept: ModuleType, model: str) -> None:
-    network = rewrite(kept.network(model))
+def test_graphs_answer_as_their_networks(small_graphs: SmallGraphs, model: str) -> None:
+    network = rewrite(small_network(model))
     half = to_half(network)
     samples = list(synthetic_samples([(1, 48, 64)]))
     for precision, today, decibels in (("fp32", network, 110), ("fp16", half, 70)):
-        graph = int8.simulated(kept.path(model, precision).read_bytes())
+        graph = int8.simulated(small_graphs.path(model, precision).read_bytes())
         found = compare(rounded_network(today), graph, samples)
-        assert found.psnr_db > decibels, f"{found}: make the kept graphs again"
-    casts = sum(n.op_type == "Cast" for n in onnx.load(kept.path(model, "fp16")).graph.node)
+        assert found.psnr_db > decibels, found
+    casts = sum(n.op_type == "Cast" for n in onnx.load(small_graphs.path(model, "fp16")).graph.node)
     assert casts > 2  # islands are in it
 
 
@@ -220,9 +220,9 @@ def test_the_kept_graphs_are_what_the_exporter_makes_today(kept: ModuleType, mod
     ],
 )
 def test_which_operators_are_islands(
-    kept: ModuleType, model: str, in_float32: set[str], in_half: set[str]
+    small_graphs: SmallGraphs, model: str, in_float32: set[str], in_half: set[str]
 ) -> None:
-    graph = onnx.load(kept.path(model, "fp16"))
+    graph = onnx.load(small_graphs.path(model, "fp16"))
     types = element_types(graph)
     kinds: dict[str, set[int]] = {}
     for node in graph.graph.node:
@@ -241,16 +241,18 @@ def test_which_operators_are_islands(
 
 
 @pytest.mark.parametrize("model", OTHERS)
-def test_the_answer_is_not_rounded_to_half_on_its_way_out(kept: ModuleType, model: str) -> None:
-    half = to_half(rewrite(kept.network(model)))
+def test_the_answer_is_not_rounded_to_half_on_its_way_out(small_graphs: SmallGraphs, model: str) -> None:
+    half = to_half(rewrite(small_network(model)))
     assert half.body(*torch.rand(2, 1, 1, 16, 16).half()).dtype == torch.float32
 
 
 @pytest.mark.parametrize("kind", ["black", "saturated", "noise", "opposite"])
 @pytest.mark.parametrize("model", OTHERS)
-def test_others_with_every_result_rounded_to_half(kept: ModuleType, model: str, kind: str) -> None:
+def test_others_with_every_result_rounded_to_half(small_graphs: SmallGraphs, model: str, kind: str) -> None:
     ir, vi = frames(kind, 120, 160)
-    rounded, exact = (int8.simulated(kept.path(model, p).read_bytes())(ir, vi) for p in ("fp16", "fp32"))
+    rounded, exact = (
+        int8.simulated(small_graphs.path(model, p).read_bytes())(ir, vi) for p in ("fp16", "fp32")
+    )
     assert np.isfinite(rounded).all()
     assert -10 * np.log10(np.square(rounded - exact).mean() + 1e-30) >= PSNR_FLOOR["fp16"]
 
@@ -358,9 +360,9 @@ def test_groups_and_narrow_layers_stay_in_float() -> None:
     assert set(int8.quantizable(network())) == {"even", "uneven", "up"}
 
 
-def test_rows_are_quantised_and_pointwise_layers_of_any_dimension_are_not(kept: ModuleType) -> None:
+def test_rows_are_quantised_and_pointwise_layers_of_any_dimension_are_not(small_graphs: SmallGraphs) -> None:
     """FNet's convolutions are of 1×9, DAE-Fuse's attentions have one-dimensional ones of a single cell."""
-    fnet, daefuse = (onnx.load(kept.path(model, "fp32")) for model in OTHERS)
+    fnet, daefuse = (onnx.load(small_graphs.path(model, "fp32")) for model in OTHERS)
     assert "body.net_u.iterations.0.step.1" in int8.quantizable(fnet)
     found = set(int8.quantizable(daefuse))
     assert {"low.embed", "high.stage1.0.conv1"} <= found
@@ -422,9 +424,9 @@ def test_types_in_the_graph(pictures: Path, target: str) -> None:
 
 @pytest.mark.parametrize(("model", "target", "layers"), [("fnet", "tensorrt", 7), ("daefuse", "cpu", 11)])
 def test_other_networks_go_through_the_same_path(
-    kept: ModuleType, pictures: Path, model: str, target: str, layers: int
+    small_graphs: SmallGraphs, pictures: Path, model: str, target: str, layers: int
 ) -> None:
-    proto = onnx.load(kept.path(model, "fp32"))
+    proto = onnx.load(small_graphs.path(model, "fp32"))
     lines: list[str] = []
     made = int8.quantize(proto, calibration(pictures), target, 20.0, lines.append)
     onnx.checker.check_model(made.model, full_check=True)

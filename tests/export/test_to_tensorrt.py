@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from tests.export.small_networks import MODELS, SmallGraphs
 from ufuser import Fuser
 from ufuser.export import int8
 from ufuser.export.tensorrt_build import check_types, find_device, layer_types
@@ -427,14 +428,14 @@ def test_types_that_cannot_be_read_are_not_taken_for_right(model: Path, tmp_path
 
 
 @pytest.fixture(scope="module")
-def quantized(kept: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The kept fp32 graphs with every layer that bears it in INT8 for TensorRT, ranges from noise."""
+def quantized(small_graphs: SmallGraphs, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The small fp32 graphs with every quantizable layer in INT8 for TensorRT, ranges from noise."""
     rng = np.random.default_rng(5)
     crops = [tuple(rng.random((2, 1, 1, 32, 48), np.float32)) for _ in range(2)]
     folder = tmp_path_factory.mktemp("int8")
     made = {}
-    for name in kept.MODELS:
-        tool, layers = int8.prepare(onnx.load(kept.path(name, "fp32")), crops, "tensorrt")
+    for name in MODELS:
+        tool, layers = int8.prepare(onnx.load(small_graphs.path(name, "fp32")), crops, "tensorrt")
         proto = tool.quantized([node for nodes in layers.values() for node in nodes])
         onnx.helper.set_model_props(proto, {"model": name, "shape_multiple": "8", "precision": "int8"})
         made[name] = folder / f"{name}.onnx"
@@ -446,7 +447,7 @@ KEPT = [f"{m} {p}" for m in ("fnet", "daefuse") for p in ("fp32", "fp16", "int8"
 
 
 @pytest.fixture
-def graph(request: pytest.FixtureRequest, kept: ModuleType) -> SimpleNamespace:
+def graph(request: pytest.FixtureRequest, small_graphs: SmallGraphs) -> SimpleNamespace:
     """One network in one precision: `path`, `model`, `precision`."""
     model, precision = request.param.split()
     if precision == "shipped":
@@ -455,7 +456,7 @@ def graph(request: pytest.FixtureRequest, kept: ModuleType) -> SimpleNamespace:
         return SimpleNamespace(
             path=request.getfixturevalue("quantized")[model], model=model, precision="int8"
         )
-    return SimpleNamespace(path=kept.path(model, precision), model=model, precision=precision)
+    return SimpleNamespace(path=small_graphs.path(model, precision), model=model, precision=precision)
 
 
 @pytest.mark.parametrize("graph", ["ufuser shipped", "lite shipped", "fnet shipped", *KEPT], indirect=True)
