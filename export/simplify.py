@@ -1,8 +1,8 @@
-"""Shapes that need no computing at run time: dynamic reshapes with constant targets.
+"""Dynamic reshapes with constant targets.
 
-The exporter computes every dynamic reshape's target from the input's shape, several nodes each. ONNX can say
-most of them as constants: 0 keeps an axis, one −1 is inferred. Where two axes are dynamic, the shape of an
-earlier tensor of the same symbolic shape serves, and all such reshapes share it.
+The exporter computes the target of every dynamic reshape from the input's shape, with several nodes each. ONNX can
+express most of them as constants: 0 keeps an axis, one −1 is inferred. If two axes are dynamic, the target is the
+shape of an earlier tensor of the same symbolic shape, which all such reshapes share.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 Shape = tuple[int | str, ...]
-"""Each axis: its size, the exporter's symbol for it, or a name of its own where neither is known."""
+"""Each axis: its size, the exporter's symbol for it, or a unique name if neither is known."""
 
 
 def constant_reshapes(model: ModelProto) -> None:
-    """Replace computed targets of Reshape nodes, in place, and drop what is no longer used.
+    """Replace computed targets of Reshape nodes, in place, and remove unused nodes.
 
     Relies on the symbolic shapes that the exporter leaves in `value_info`; a Reshape without them stays.
     """
@@ -53,7 +53,7 @@ def constant_reshapes(model: ModelProto) -> None:
 
 
 def _shape(value: ValueInfoProto) -> Shape:
-    """The exporter leaves out what it doesn't know; two unknown axes are not alike for that."""
+    """The symbolic shape; each axis that the exporter left out is different from all others."""
     dims = value.type.tensor_type.shape.dim
     return tuple(
         d.dim_value if d.HasField("dim_value") else d.dim_param or f"{value.name}, axis {axis}"
@@ -62,7 +62,7 @@ def _shape(value: ValueInfoProto) -> Shape:
 
 
 def _constant_target(given: Shape, wanted: Shape) -> list[int] | None:
-    """A constant that reshapes `given` to `wanted`, or None where more than one axis would have to be inferred."""
+    """A constant that reshapes `given` to `wanted`, or None if more than one axis had to be inferred."""
     target: list[int] = []
     for axis, dim in enumerate(wanted):
         if isinstance(dim, int):
