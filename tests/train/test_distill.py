@@ -213,7 +213,7 @@ def test_a_run_from_the_command_line_and_its_resumption(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--teacher", "nobody"], "--teacher nobody: expected one of "),
+        (["--teacher", "nobody"], "--teacher nobody: expected one of fnet, lite, ufuser, or a checkpoint"),
         (["--teacher", "missing.safetensors"], "no checkpoint missing.safetensors"),
         (["--sensing-ir", "A_i.safetensors"], "expected both --sensing-ir and --sensing-vi"),
         (

@@ -219,8 +219,8 @@ class CrossFusion(nn.Module):
                 attention.proj.weight.zero_()
             identity = torch.eye(channels)[:, :, None, None] / 2
             self.join.weight.copy_(torch.cat((identity, identity), dim=1))
-            assert self.join.bias is not None
-            self.join.bias.zero_()
+            if self.join.bias is not None:
+                self.join.bias.zero_()
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         na, nb = self.norm_a(a), self.norm_b(b)

@@ -139,7 +139,7 @@ def find_teacher(wanted: str) -> tuple[nn.Module, str]:
     if not path.suffix and len(path.parts) == 1:
         path = SHIPPED / f"{wanted}.safetensors"
         if not path.is_file():
-            names = sorted(p.stem for p in SHIPPED.glob("*.safetensors"))
+            names = sorted(p.stem for p in SHIPPED.glob("*.safetensors") if not p.stem.startswith("sensing_"))
             raise InputError(
                 f"teacher={wanted}: expected one of {', '.join(names)}, or a checkpoint", "teacher"
             )
