@@ -69,7 +69,7 @@ def explain(model: str | Path, ir: NDArray[Any], vi: NDArray[Any], threads: int 
     engine = PartsEngine(path, threads)
     thresholds, scale, multiple = _learnt(path, engine.metadata)
     fused = Fuser(engine, multiple, str(model)).fuse(ir, vi)
-    height, width = fused.shape[:2]  # without what was mirrored at the borders
+    height, width = fused.shape[:2]  # without the padding
 
     def inner(name: str) -> Image:
         found: Image = engine.found[name][0, :, :height, :width].astype(np.float32)

@@ -32,9 +32,7 @@ class Lowering:
     """A precision below float32, and the pictures it is calibrated with and compared over."""
 
     precision: str = "fp32"
-    calibration: Path | None = (
-        None  # folder with ir/ and vi/; int8 needs it, fp16 takes synthetic pictures else
-    )
+    calibration: Path | None = None  # folder with ir/ and vi/; required for int8, optional for fp16
     validation: Path | None = (
         None  # stems of the pairs to compare over; None: every eighth for int8, else all
     )

@@ -167,7 +167,7 @@ class JoinedFusion(nn.Module):
 
 
 def rewrite_transformer_block(block: TransformerBlock) -> None:
-    """Fold both norms' affine parts into what follows them, in place.
+    """Fold both norms' affine parts into the layers after them, in place.
 
     The key's share of the shift is the same for every key: the softmax cancels it.
     """

@@ -35,7 +35,7 @@ def _same(kernel: Tensor) -> nn.Conv2d:
 def from_features(weight: Tensor) -> nn.Sequential:
     """A 'same' convolution from many channels to few, o×i×9×9: a 1×9 one for each row, then their sum.
 
-    Zero padding stays what it is: beyond the upper and lower border the rows' answers would be zero, too.
+    Zero padding gives the same: beyond the upper and lower border the rows' answers are zero as well.
     """
     outputs, inputs = weight.shape[:2]
     rows = weight.transpose(1, 2).reshape(outputs * KERNEL, inputs, 1, KERNEL)
@@ -72,19 +72,19 @@ class SigmoidalThreshold(nn.Module):
     def __init__(self, theta: Tensor, alpha: float, gamma: float) -> None:
         super().__init__()
         self.theta = _number(gamma * theta)
-        self.taken = float(alpha * gamma * theta.detach())
+        self.limit = float(alpha * gamma * theta.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        # αθ·sign(x), cut from a very steep line: engines sign slowly.
+        # αθ·sign(x), as a steep line that is clipped: Sign is slow in engines.
         steep = 6e4 if x.dtype == torch.float16 else 1e30
-        taken = (x * steep).clamp(-self.taken, self.taken)
-        # Not by a sigmoid: ONNX Runtime's is an approximation, by which the fused image was off by 1.7e-4.
-        # Where e^… overflows, in half precision from θ = 0.11 on, it divides to the zero that it should be.
-        return (x - taken) / (1 + torch.exp(self.theta - x.abs()))
+        offset = (x * steep).clamp(-self.limit, self.limit)
+        # Without a sigmoid: ONNX Runtime approximates it, which changed the fused image by 1.7e-4.
+        # If e^… overflows, in half precision from θ = 0.11 on, the quotient is zero, as it should be.
+        return (x - offset) / (1 + torch.exp(self.theta - x.abs()))
 
 
 class SoftThreshold(nn.Module):
-    """sign(x)·max(|x| − θ, 0), as what remains of x when it is cut at ±θ."""
+    """sign(x)·max(|x| − θ, 0), as x minus x clipped at ±θ."""
 
     def __init__(self, theta: Tensor, gamma: float) -> None:
         super().__init__()
@@ -211,13 +211,13 @@ class DeployedFNet(nn.Module):
 
 
 def fused_from(parts: Sequence[Tensor]) -> Tensor:
-    """The sum of the first three parts, in float32 where they are half precision: levels near 1 would be rounded."""
+    """The sum of the first three parts, in float32: half precision rounds levels near 1."""
     unique_ir, common, unique_vi = (p.float() if p.dtype == torch.float16 else p for p in parts[:3])
     return unique_ir + common + unique_vi
 
 
 class NamedParts(nn.Module):
-    """(ir, vi) → fused and its parts, so that an export can name them; `body` is in half precision or not."""
+    """(ir, vi) → fused and its parts, which the exporter names; `body` may be in half precision."""
 
     part_names = (*PARTS, *FEATURES)
 
@@ -232,7 +232,7 @@ class NamedParts(nn.Module):
 
 
 def with_parts(network: nn.Module) -> nn.Module:
-    """A rewritten FNet, in half precision or not, with its parts as further answers; other networks as they are."""
+    """A rewritten FNet with its parts as further answers, also in half precision; other networks unchanged."""
     body = getattr(network, "body", network)
     return NamedParts(body) if isinstance(body, DeployedFNet) else network
 

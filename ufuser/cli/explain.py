@@ -1,4 +1,4 @@
-"""`ufuser explain`: what a fused picture is made of, as pictures and numbers."""
+"""`ufuser explain`: the parts of a fused picture, as pictures and numbers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from ufuser.runtime.images import as_uint8, read_image, write_image
 if TYPE_CHECKING:
     from ufuser.export.explain import Explanation
 
-_CALLED = {"unique_ir": "unique infrared", "common": "common", "unique_vi": "unique visible"}
+_NAMES = {"unique_ir": "unique infrared", "common": "common", "unique_vi": "unique visible"}
 _EPILOG = """\
-FNet's fused picture is a sum of three: what is unique to infrared, what both pictures share, what is unique to the
-visible one. --out gets unique_ir.png, common.png, unique_vi.png (the parts; mid-grey is zero, all three on one
-scale), features_ir.png, features_common.png, features_vi.png (the sparse features that they are made from: mean
-magnitude over 64 a pixel, all three on one scale), fused.png, sheet.png with all of them, and explanation.json
-with the learnt thresholds.
+FNet's fused picture is the sum of three parts: unique to infrared, common to both pictures, unique to visible.
+Files in --out: unique_ir.png, common.png and unique_vi.png (the parts; mid-grey is zero, one scale for all three),
+features_ir.png, features_common.png and features_vi.png (the sparse features that the parts are made from: mean
+magnitude over the 64 features of a pixel, one scale for all three), fused.png, sheet.png with all of them, and
+explanation.json with the learnt thresholds.
 """
 
 
@@ -37,7 +37,7 @@ def get_parser(prog: str) -> Parser:
     """The command line, apart from its execution."""
     parser = Parser(
         prog=prog,
-        description="Fuse a registered pair of pictures by FNet and show what the answer is made of.",
+        description="Fuse a registered pair of pictures by FNet and show the parts of the fused picture.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -54,7 +54,7 @@ def get_parser(prog: str) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Explain, write, and print. Raises InputError."""
+    """Fuse, write the parts and print the numbers. Raises InputError."""
     from ufuser.export.explain import explain
 
     if args.out.exists() and not args.out.is_dir():
@@ -75,9 +75,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def pictures_of(found: Explanation) -> tuple[float, dict[str, Image]]:
-    """The level that the parts' scale ends at, and all pictures by name, H×W float32 in [0, 1].
+    """The end of the parts' scale, and all pictures by name, H×W float32 in [0, 1].
 
-    Parts lie around mid-grey, features upwards from black; the strongest 0.1 % of the pixels are clipped.
+    Zero is mid-grey in parts and black in features; the strongest 0.1 % of the pixels are clipped.
     """
     limit = _end(found.parts)
     parts = {k: np.clip(0.5 + x / (2 * limit), 0, 1).astype(np.float32) for k, x in found.parts.items()}
@@ -91,7 +91,7 @@ def _end(pictures: Mapping[str, Image]) -> float:
 
 
 def sheet(found: Explanation, ir: Any, vi: Any, pictures: Mapping[str, Image]) -> Any:
-    """Sources and answer over the parts over the features, H×W×3 uint8."""
+    """Rows of sources and fused picture, parts, and features, H×W×3 uint8."""
     rows = [
         Row((ir, luma(found.fused), vi), "infrared, fused, visible"),
         Row(
@@ -104,7 +104,7 @@ def sheet(found: Explanation, ir: Any, vi: Any, pictures: Mapping[str, Image]) -
 
 
 def numbers_of(found: Explanation, model: str, limit: float) -> dict[str, object]:
-    """What explanation.json tells."""
+    """The content of explanation.json."""
     return {
         "model": model,
         "parts_scale": round(limit, 6),
@@ -121,13 +121,13 @@ def numbers_of(found: Explanation, model: str, limit: float) -> dict[str, object
 
 
 def lines(found: Explanation, out: Path) -> list[str]:
-    """The same for a reader."""
-    told = []
+    """The numbers as text."""
+    text = []
     for part in PARTS:
         learnt = found.thresholds[part]
-        told += [
-            f"{_CALLED[part]}: mean {found.parts[part].mean():+.3f}, standard deviation "
+        text += [
+            f"{_NAMES[part]}: mean {found.parts[part].mean():+.3f}, standard deviation "
             f"{found.parts[part].std():.3f}, {found.kept[part]:.1%} of its features over the last threshold",
             f"  theta {' '.join(f'{x:.4f}' for x in learnt.theta)}   rho {' '.join(f'{x:.3f}' for x in learnt.rho)}",
         ]
-    return [*told, f"pictures and explanation.json -> {out}"]
+    return [*text, f"pictures and explanation.json -> {out}"]
