@@ -6,12 +6,12 @@ names given by `ufuser export`. Here they become outputs too, in a copy in memor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime
@@ -26,11 +26,10 @@ from ufuser.runtime.models import find_model
 from ufuser.runtime.shapes import SMALLEST
 
 
-@dataclass(frozen=True, slots=True)
-class Thresholds:
+class Thresholds(msgspec.Struct, frozen=True):
     """Learnt values of one sparse coding block, for k = 0 … N."""
 
-    theta: tuple[float, ...]
+    theta: Annotated[tuple[float, ...], msgspec.Meta(min_length=1)]
     """Below θ_k, a feature of iteration k is cut to nearly zero; falls with k."""
     rho: tuple[float, ...]
     """Weight of the momentum in iteration k; grows with k."""
@@ -67,24 +66,24 @@ def explain(model: str | Path, ir: NDArray[Any], vi: NDArray[Any], threads: int 
         raise InputError(f"threads={threads}: expected 1 or more", argument="threads")
     path = find_model(model)
     engine = PartsEngine(path, threads)
-    thresholds, scale, multiple = _learnt(path, engine.metadata)
-    fused = Fuser(engine, multiple, str(model)).fuse(ir, vi)
+    learnt = _learnt(path, engine.metadata)
+    fused = Fuser(engine, learnt.shape_multiple, str(model)).fuse(ir, vi)
     height, width = fused.shape[:2]  # without the padding
 
     def inner(name: str) -> Image:
         found: Image = engine.found[name][0, :, :height, :width].astype(np.float32)
         return found
 
-    features = {name: np.abs(inner(name)) / scale for name in FEATURES}
+    features = {name: np.abs(inner(name)) / learnt.feature_scale for name in FEATURES}
     return Explanation(
         fused=fused,
         parts={name: inner(name)[0] for name in PARTS},
         features={name: x.mean(axis=0) for name, x in features.items()},
         kept={
-            part: float((features[name] > thresholds[part].theta[-1]).mean())
+            part: float((features[name] > learnt.thresholds[part].theta[-1]).mean())
             for part, name in zip(PARTS, FEATURES, strict=True)
         },
-        thresholds=thresholds,
+        thresholds=learnt.thresholds,
     )
 
 
@@ -155,20 +154,22 @@ def add_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
 
 
-def _learnt(model: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Thresholds], float, int]:
-    """The thresholds by part, the factor by which features are scaled in the graph, and the multiple of its sizes."""
+class _Metadata(msgspec.Struct):
+    thresholds: dict[str, Thresholds]  # by part
+    feature_scale: Annotated[float, msgspec.Meta(gt=0)]  # by which the graph multiplies its features
+    shape_multiple: Annotated[int, msgspec.Meta(ge=1, le=SMALLEST)]
+
+
+def _learnt(model: Path, metadata: Mapping[str, str]) -> _Metadata:
+    """The metadata that the exporter wrote. Raises InputError for missing or damaged values."""
     try:
-        table = json.loads(metadata["thresholds"])
-        found = {
-            part: Thresholds(*(tuple(map(float, table[part][key])) for key in ("theta", "rho")))
-            for part in PARTS
-        }
-        scale, multiple = float(metadata["feature_scale"]), int(metadata["shape_multiple"])
-    except (KeyError, TypeError, ValueError):
-        found, scale, multiple = {}, 0.0, 0
-    if not (scale > 0 and 1 <= multiple <= SMALLEST and found and all(t.theta for t in found.values())):
-        raise InputError(
-            f"{model} has damaged 'thresholds', 'feature_scale' or 'shape_multiple' in its metadata: export it again "
-            f"with `ufuser export`"
-        )
-    return found, scale, multiple
+        values = {**metadata, "thresholds": msgspec.json.decode(metadata["thresholds"])}
+        found = msgspec.convert(values, _Metadata, strict=False)
+        if set(found.thresholds) == set(PARTS):
+            return found
+    except msgspec.MsgspecError:
+        pass
+    raise InputError(
+        f"{model} has damaged 'thresholds', 'feature_scale' or 'shape_multiple' in its metadata: export it again "
+        f"with `ufuser export`"
+    )

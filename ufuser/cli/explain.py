@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import to_builtins
 
 from ufuser.export.fnet_parts import FEATURES, PARTS
 from ufuser.runtime.color import luma
@@ -113,7 +113,7 @@ def numbers_of(found: Explanation, model: str, limit: float) -> dict[str, object
                 "mean": round(float(found.parts[part].mean()), 6),
                 "standard_deviation": round(float(found.parts[part].std()), 6),
                 "features_kept": round(found.kept[part], 6),
-                **asdict(found.thresholds[part]),
+                **to_builtins(found.thresholds[part]),
             }
             for part in PARTS
         },
