@@ -72,9 +72,15 @@ def build(plan: Plan, device: Device, here: DeviceFacts, report: Callable[[str],
         The manifest that was written beside the engine.
 
     Raises:
-        InputError: Polygraphy is not installed, TensorRT does not accept the graph, no memory, an engine of another
+        InputError: Polygraphy is not installed, hardware compatibility on a Jetson, TensorRT does not accept the graph, no memory, an engine of another
             precision than the graph's. Only the timing cache is written then.
     """
+    if plan.flags.hardware_compatible and here.jetson:
+        raise InputError(
+            f"hardware_compatible: TensorRT has no hardware-compatible engines on a Jetson, which this is "
+            f"({here.gpu}, compute capability {here.compute_capability}): leave it out",
+            argument="hardware_compatible",
+        )
     make_folder(plan.out.parent)
     require_writable(plan.out)
     require_writable(manifest_path(plan.out))

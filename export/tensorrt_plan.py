@@ -110,13 +110,20 @@ class Plan:
     def script(self) -> str:
         """A shell script that builds the engine with a Jetson's trtexec and writes its manifest.
 
-        Raises InputError for several profiles, which trtexec cannot combine in one engine.
+        Raises InputError for several profiles, which trtexec cannot combine in one engine, and for hardware
+        compatibility, which Jetsons do not have.
         """
         if len(self.profiles) > 1:
             raise InputError(
                 f"{len(self.profiles)} profiles: trtexec builds engines of one profile; write one script per "
                 f"profile, or run `ufuser build` on the device",
                 argument="script",
+            )
+        if self.flags.hardware_compatible:
+            raise InputError(
+                "hardware_compatible: the script is for a Jetson, where TensorRT has no hardware-compatible "
+                "engines: leave it out",
+                argument="hardware_compatible",
             )
         (line,) = self.trtexec("$TRTEXEC")
         return "\n".join(

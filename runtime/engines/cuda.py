@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ufuser.runtime.board import Jetson
 from ufuser.runtime.engines import EngineFailureError
 from ufuser.runtime.engines.manifest import DeviceFacts
 from ufuser.runtime.errors import InputError, first_line
@@ -19,7 +18,6 @@ from ufuser.runtime.errors import InputError, first_line
 if TYPE_CHECKING:
     import pycuda.driver as cuda
 
-_L4T = Path("/etc/nv_tegra_release")
 _FLOAT = 4
 """Bytes of a float32."""
 
@@ -76,13 +74,14 @@ class Device:
         import pycuda.driver as cuda
 
         number = cuda.get_driver_version()
+        board = Jetson.find()
         return DeviceFacts(
             tensorrt=tensorrt,
             gpu=self.name,
             compute_capability=self.compute_capability,
             cuda=".".join(str(part) for part in cuda.get_version()),
             driver=f"{number // 1000}.{number % 1000 // 10}",
-            l4t=l4t_release(),
+            l4t=board.l4t if board else "",
         )
 
 
@@ -158,13 +157,3 @@ def require_tensorrt() -> None:
             f'TensorRT cannot be imported ({first_line(e)}): pip install "ufuser[tensorrt]"; on a Jetson '
             f"sudo apt install python3-libnvinfer"
         ) from None
-
-
-def l4t_release(path: Path = _L4T) -> str:
-    """Jetson Linux release, as in "36.4.3", or "" on another machine."""
-    try:
-        text = path.read_text(errors="replace")
-    except OSError:
-        return ""
-    match = re.search(r"# R(\d+) \(release\), REVISION: ([\d.]+)", text)
-    return f"{match[1]}.{match[2]}" if match else text.strip().splitlines()[0] if text.strip() else ""

@@ -15,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+from ufuser.runtime.board import is_jetson_gpu
 from ufuser.runtime.engines.profiles import Profile
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.structs import load_json
@@ -39,7 +40,7 @@ class DeviceFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     driver: str = ""
     """Highest version of CUDA that the driver supports."""
     l4t: str = ""
-    """Jetson Linux release, as in "36.4.3"; "" on other machines."""
+    """Jetson Linux release, as in "36.4.3"; "" on other machines and where a container hides it."""
 
     @property
     def key(self) -> dict[str, str]:
@@ -49,6 +50,11 @@ class DeviceFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "gpu": self.gpu,
             "compute_capability": self.compute_capability,
         }
+
+    @property
+    def jetson(self) -> bool:
+        """Whether the GPU is a Jetson's."""
+        return is_jetson_gpu(self.compute_capability)
 
     def __str__(self) -> str:
         return f"TensorRT {self.tensorrt} on {self.gpu} (compute capability {self.compute_capability})"
@@ -157,8 +163,8 @@ def foreign(manifest: Manifest, here: DeviceFacts) -> str:
             return "another GPU"
         if int(here.compute_capability.partition(".")[0] or 0) < _AMPERE:
             return "hardware-compatible engines need an Ampere GPU or newer"
-    if bool(built.l4t) != bool(here.l4t):
-        return "one of them is a Jetson, the other is not"
+        if built.jetson or here.jetson:
+            return "TensorRT has no hardware-compatible engines on a Jetson"
     return ""
 
 

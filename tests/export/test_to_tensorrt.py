@@ -153,6 +153,18 @@ def test_the_key_depends_on_everything_that_makes_the_engine(model: Path, tmp_pa
     assert plan(*PROFILE).key(DeviceFacts("10.3.0", "Orin", "8.7", driver="13.0")) == keys[0]
 
 
+def test_hardware_compatible_engines_are_refused_on_a_jetson(
+    model: Path, tmp_path: Path, double: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """NVIDIA excludes JetPack from hardware compatibility."""
+    double.cuda.gpu, double.cuda.capability = "Orin", (8, 7)
+    arguments = ("--onnx", model, *PROFILE, "--hardware-compatible")
+    for end in (("--out", tmp_path / "x.engine"), ("--script", tmp_path / "x.sh")):
+        assert run(*arguments, *end) == 2
+        assert said(capsys).startswith("error: --hardware-compatible: ")
+    assert [path.name for path in tmp_path.iterdir()] == [model.name]
+
+
 def test_script_for_a_jetson(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = tmp_path / "build.sh"
     out = tmp_path / "F.engine"

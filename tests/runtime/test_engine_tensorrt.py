@@ -315,7 +315,6 @@ def test_no_memory_left_on_the_gpu(double: SimpleNamespace, make_engine: MakeEng
         (replace(HERE, gpu="Orin"), "another GPU"),
         (replace(HERE, compute_capability="8.7"), "another GPU"),
         (replace(HERE, tensorrt="10.13.2"), "another TensorRT version"),
-        (replace(HERE, l4t="36.4.3"), "Jetson"),
     ],
 )
 def test_a_foreign_engine_is_refused_with_both_named(
@@ -329,6 +328,24 @@ def test_a_foreign_engine_is_refused_with_both_named(
     assert str(HERE) in said
     assert "ufuser build --onnx max.onnx" in said
     assert "deserialize_cuda_engine" not in double.cuda.journal
+
+
+def test_a_jetsons_own_engine_loads_in_a_container(double: SimpleNamespace, make_engine: MakeEngine) -> None:
+    """The container hides the release of Jetson Linux; GPU and compute capability identify the board."""
+    double.cuda.gpu, double.cuda.capability, double.cuda.integrated = "Orin", (8, 7), True
+    built = replace(HERE, gpu="Orin", compute_capability="8.7", l4t="36.4.3")
+    engine = TensorRtEngine(make_engine(device=built), None)
+    fuse(engine, 64, 64)
+
+
+@pytest.mark.parametrize(("gpu", "capability"), [("Orin", (8, 7)), ("NVIDIA Thor", (11, 0))])
+def test_no_hardware_compatible_engine_loads_on_a_jetson(
+    double: SimpleNamespace, make_engine: MakeEngine, gpu: str, capability: tuple[int, int]
+) -> None:
+    double.cuda.gpu, double.cuda.capability = gpu, capability
+    path = make_engine(device=replace(HERE, gpu="A100"), flags={"hardware_compatible": True})
+    with pytest.raises(InputError, match="no hardware-compatible engines on a Jetson"):
+        TensorRtEngine(path, None)
 
 
 @pytest.mark.parametrize(
