@@ -21,8 +21,9 @@ from ufuser.runtime.engines.cuda import Device, require_tensorrt
 from ufuser.runtime.engines.manifest import DeviceFacts, Manifest, manifest_path
 from ufuser.runtime.engines.profiles import listed
 from ufuser.runtime.engines.tensorrt import collecting_logger, engine_profiles
-from ufuser.runtime.errors import InputError
+from ufuser.runtime.errors import InputError, first_line
 from ufuser.runtime.files import make_folder, require_writable, write_bytes
+from ufuser.runtime.remedies import how_to_install
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -72,8 +73,8 @@ def build(plan: Plan, device: Device, here: DeviceFacts, report: Callable[[str],
         The manifest that was written beside the engine.
 
     Raises:
-        InputError: Polygraphy is not installed, hardware compatibility on a Jetson, TensorRT does not accept the graph, no memory, an engine of another
-            precision than the graph's. Only the timing cache is written then.
+        InputError: Polygraphy is not installed, hardware compatibility on a Jetson, TensorRT does not accept the
+            graph, no memory, an engine of another precision than the graph's. Only the timing cache is written then.
     """
     if plan.flags.hardware_compatible and here.jetson:
         raise InputError(
@@ -111,14 +112,14 @@ def adopt(plan: Plan, device: Device, here: DeviceFacts) -> Manifest:
 
 
 def require_polygraphy() -> None:
-    """Raise InputError, naming the extra, if `polygraphy.backend.trt` cannot be imported."""
+    """Raise InputError, with the command that installs it, if `polygraphy.backend.trt` cannot be imported."""
     try:
         # It would install missing packages by itself, and complain about versions in several lines.
         os.environ.setdefault("POLYGRAPHY_AUTOINSTALL_DEPS", "0")
         import_module("polygraphy.backend.trt")
     except ImportError as e:
         raise InputError(
-            f'Polygraphy cannot be imported ({str(e).splitlines()[0]}): pip install "ufuser[tensorrt]"'
+            f"Polygraphy cannot be imported ({first_line(e)}): {how_to_install('polygraphy')}"
         ) from None
 
 

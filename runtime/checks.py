@@ -1,6 +1,7 @@
 """Checks of what fusing needs on this machine, each with the command that repairs it.
 
-They raise nothing and work without OpenCV, because they run where everything else fails.
+They raise nothing and work without OpenCV, because they run where everything else fails. Packages are imported in
+processes of their own: a broken one may abort Python.
 """
 
 from __future__ import annotations
@@ -8,28 +9,25 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ufuser.runtime.errors import first_line
+from ufuser.runtime.board import Jetson, offline_cores
+from ufuser.runtime.isolated import Outcome, run_isolated
+from ufuser.runtime.remedies import NUMPY_1, how_to_install
 
 OLDEST, NEWEST = (3, 10), (3, 13)
-_JETSON = Path("/etc/nv_tegra_release")
 _VIDEO = Path("/sys/class/video4linux")
 _NVPMODEL = "nvpmodel"
-_JETPACK_OPENCV = (
-    "sudo apt install python3-opencv, and a virtual environment with --system-site-packages, no opencv wheel "
-    "in it"
-)
+_AT_ONCE = 4
+"""Processes that run side by side."""
+_POWER_MODE = "sudo nvpmodel -m N && sudo jetson_clocks (N of the highest mode: nvpmodel -p --verbose)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,59 +45,73 @@ class Check:
     group: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the remedies depend on."""
+
+    jetson: bool
+    offline: tuple[int, ...] = ()
+    """Cores that are switched off."""
+
+    @classmethod
+    def here(cls) -> Place:
+        """This machine."""
+        return cls(Jetson.find() is not None, offline_cores())
+
+    def cores_on(self) -> str:
+        """The command that switches all cores on; "" if they are."""
+        if not self.offline:
+            return ""
+        if self.jetson:
+            return "sudo nvpmodel -m N, then restart (N of a mode with all cores: nvpmodel -p --verbose)"
+        return f"echo 1 | sudo tee /sys/devices/system/cpu/cpu{self.offline[0]}/online"
+
+
+@dataclass(frozen=True, slots=True)
+class _Package:
+    """A package that is imported to see whether it works."""
+
+    name: str
+    module: str
+    group: str
+    needed: bool = False
+
+
+_NEEDED = (
+    _Package("NumPy", "numpy", "default path", True),
+    _Package("OpenCV", "cv2", "default path", True),
+    _Package("ONNX Runtime", "onnxruntime", "default path", True),
+)
+_OPTIONAL = (
+    _Package("OpenVINO", "openvino", "engines"),
+    _Package("prometheus_client (web server)", "prometheus_client", "video"),
+    _Package("PyAV (video files)", "av", "video"),
+    _Package("SciPy (calibrate)", "scipy", "calibration"),
+    _Package("TensorRT", "tensorrt", "engines"),
+    _Package("PyCUDA", "pycuda.driver", "engines"),
+    _Package("Polygraphy (builds engines)", "polygraphy", "engines"),
+)
+
+
 def all_checks() -> Iterator[Check]:
-    """All checks, made one by one, the needed ones first."""
-    yield check_python()
-    yield from (_imported(*row) for row in _NEEDED)
-    yield check_default_path()
-    yield from check_opencv()
-    yield from (_imported(*row) for row in _OPTIONAL)
-    yield check_providers()
+    """All checks, the needed ones first. The processes of the packages run side by side."""
+    place = Place.here()
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        needed = [pool.submit(check_package, package, place) for package in _NEEDED]
+        default = pool.submit(check_default_path, place)
+        opencv = pool.submit(lambda: list(check_opencv(place)))
+        optional = [pool.submit(check_package, package, place) for package in _OPTIONAL]
+        providers = pool.submit(check_providers, place)
+        yield check_python()
+        yield check_cores(place)
+        yield from (found.result() for found in needed)
+        yield default.result()
+        yield from opencv.result()
+        yield from (found.result() for found in optional)
+        yield providers.result()
     yield from check_cuda()
     yield from check_jetson()
     yield from check_cameras()
-
-
-_Row = tuple[str, str, str, bool, str]
-_NEEDED: tuple[_Row, ...] = (
-    ("NumPy", "numpy", 'pip install "ufuser[cpu]"', True, "default path"),
-    (
-        "OpenCV",
-        "cv2",
-        'pip install "ufuser[cpu]" (on a server without a desktop: sudo apt install libgl1 libglib2.0-0); on a '
-        f"Jetson: {_JETPACK_OPENCV}",
-        True,
-        "default path",
-    ),
-    ("ONNX Runtime", "onnxruntime", 'pip install "ufuser[cpu]"', True, "default path"),
-)
-_OPTIONAL: tuple[_Row, ...] = (
-    ("OpenVINO", "openvino", 'pip install "ufuser[openvino]"', False, "engines"),
-    ("prometheus_client (web server)", "prometheus_client", 'pip install "ufuser[metrics]"', False, "video"),
-    ("PyAV (video files)", "av", 'pip install "ufuser[cpu]"', False, "video"),
-    (
-        "SciPy (calibrate)",
-        "scipy",
-        'pip install "ufuser[calibrate]"; on a Jetson: sudo apt install python3-scipy',
-        False,
-        "calibration",
-    ),
-    (
-        "TensorRT",
-        "tensorrt",
-        'pip install "ufuser[tensorrt]"; on a Jetson: sudo apt install python3-libnvinfer',
-        False,
-        "engines",
-    ),
-    (
-        "PyCUDA",
-        "pycuda.driver",
-        'CUDA_ROOT=/usr/local/cuda PATH=$PATH:/usr/local/cuda/bin pip install "ufuser[tensorrt]"',
-        False,
-        "engines",
-    ),
-    ("Polygraphy (builds engines)", "polygraphy", 'pip install "ufuser[tensorrt]"', False, "engines"),
-)
 
 
 def check_python() -> Check:
@@ -111,85 +123,122 @@ def check_python() -> Check:
     return Check("Python", found >= OLDEST, platform.python_version(), remedy, True, "default path")
 
 
-def _imported(name: str, module: str, remedy: str, needed: bool, group: str) -> Check:
-    """Whether a module can be imported, and its version and place."""
-    try:
-        loaded = import_module(module)
-    except ModuleNotFoundError as e:
-        if e.name and module.split(".")[0] == e.name.split(".")[0]:
-            return Check(name, False, "not installed", remedy, needed, group)
-        return Check(name, False, first_line(e), remedy, needed, group)
-    except Exception as e:  # a broken extension module may raise anything
-        return Check(
-            name, False, f"installed, but cannot be imported: {first_line(e)}", remedy, needed, group
-        )
-    found = _version(loaded, module)
-    where = getattr(loaded, "__file__", None)
-    return Check(name, True, f"{found} ({Path(where).parent})" if where else found, "", needed, group)
+def check_cores(place: Place) -> Check:
+    """Whether all cores are on: ONNX Runtime is known to abort on Arm boards where some are off."""
+    off = ", ".join(map(str, place.offline))
+    found = f"{os.cpu_count()} cores" + (f", offline: {off}" if off else "")
+    return Check("Processor cores", not off, found, place.cores_on(), False, "default path")
 
 
-def _version(loaded: Any, module: str) -> str:
-    with suppress(AttributeError):
-        return str(loaded.__version__)
+_IMPORT = """
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+(name,) = arguments
+module = import_module(name)
+found = getattr(module, "__version__", None)
+if found is None:
     try:
-        return version(module.partition(".")[0])
+        found = version(name.partition(".")[0])
     except PackageNotFoundError:
-        return "unknown version"
+        found = "unknown version"
+value = [str(found), getattr(module, "__file__", None)]
+"""
 
 
-def check_default_path() -> Check:
+def check_package(package: _Package, place: Place) -> Check:
+    """Whether a package can be imported, and its version and place."""
+    top = package.module.partition(".")[0]
+    remedy = how_to_install(top, place.jetson)
+    outcome = run_isolated(_IMPORT, package.module)
+    if outcome.error:
+        if outcome.missing.partition(".")[0] == top:
+            found = "not installed"
+        elif outcome.died:
+            found, remedy = (
+                f"importing it fails: {outcome.error}",
+                place.cores_on() or f"reinstall it: {remedy}",
+            )
+        else:
+            found = f"installed, but cannot be imported: {outcome.error}"
+            remedy = NUMPY_1 if _wants_numpy_1(outcome) else remedy
+        return Check(package.name, False, found, remedy, package.needed, package.group)
+    found, file = outcome.value
+    found = f"{found} ({Path(file).parent})" if file else found
+    return Check(package.name, True, found, "", package.needed, package.group)
+
+
+def _wants_numpy_1(outcome: Outcome) -> bool:
+    """Whether an extension that was compiled for NumPy 1 has met NumPy 2."""
+    return "numpy.core.multiarray" in outcome.error or "_ARRAY_API" in outcome.error
+
+
+_FUSE = """
+import numpy as np
+from ufuser.runtime.fuser import Fuser
+from ufuser.runtime.models import AUTO
+ramp = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (64, 1))
+with Fuser.open(AUTO, threads=1) as fuser:
+    fused = fuser.fuse(ramp, ramp.T)
+value = [fuser.engine.name, bool(np.isfinite(fused).all() and fused.std() > 0)]
+"""
+
+
+def check_default_path(place: Place) -> Check:
     """Fuse a small pair with the model shipped for CPUs."""
     name, group = "Fusing with the shipped model", "default path"
-    try:
-        import numpy as np
-
-        from ufuser.runtime.fuser import Fuser
-        from ufuser.runtime.models import AUTO
-
-        ramp = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (64, 1))
-        with Fuser.open(AUTO, threads=1) as fuser:
-            fused = fuser.fuse(ramp, ramp.T)
-        if not (np.isfinite(fused).all() and fused.std() > 0):
-            return Check(
-                name,
-                False,
-                "the fused picture is blank",
-                'pip install --force-reinstall "ufuser[cpu]"',
-                True,
-                group,
-            )
-        return Check(name, True, fuser.engine.name, "", True, group)
-    except Exception as e:  # any error is the finding
-        return Check(name, False, first_line(e), 'pip install "ufuser[cpu]"', True, group)
+    remedy = place.cores_on() or how_to_install("onnxruntime", place.jetson)
+    outcome = run_isolated(_FUSE)
+    if outcome.error:
+        remedy = NUMPY_1 if _wants_numpy_1(outcome) else remedy
+        return Check(name, False, outcome.error, remedy, True, group)
+    engine, plausible = outcome.value
+    if not plausible:
+        return Check(name, False, "the fused picture is blank", f"reinstall: {remedy}", True, group)
+    return Check(name, True, engine, "", True, group)
 
 
-def check_opencv() -> Iterator[Check]:
+_BACKENDS = """
+import cv2
+value = {n: bool(cv2.videoio_registry.hasBackend(getattr(cv2, "CAP_" + n.upper()))) for n in arguments}
+value["wheel"] = "site-packages" in cv2.__file__
+"""
+
+
+def check_opencv(place: Place) -> Iterator[Check]:
     """OpenCV's back ends for cameras and videos, as its registry knows them; its build text is not reliable."""
-    try:
-        cv2: Any = import_module("cv2")
-    except Exception:  # the check of OpenCV itself reports it
+    names = ("GStreamer", "FFmpeg", "V4L2")
+    outcome = run_isolated(_BACKENDS, *names)
+    if outcome.error:  # the check of OpenCV itself reports it
         return
-    backends = (
-        ("GStreamer", cv2.CAP_GSTREAMER, f"pip's OpenCV has none: {_JETPACK_OPENCV}"),
-        ("FFmpeg", cv2.CAP_FFMPEG, 'pip install "ufuser[cpu]"'),
-        ("V4L2", cv2.CAP_V4L2, "Linux only; " + 'pip install "ufuser[cpu]"'),
-    )
-    for label, backend, remedy in backends:
-        there = bool(cv2.videoio_registry.hasBackend(backend))
+    install = how_to_install("cv2", place.jetson)
+    if not place.jetson:
+        remedies = (
+            f"pip's OpenCV has none: {how_to_install('cv2', True)}",
+            install,
+            f"Linux only; {install}",
+        )
+    elif outcome.value["wheel"]:
+        remedies = (
+            "pip uninstall opencv-python opencv-python-headless (a wheel hides JetPack's OpenCV)",
+        ) * 3
+    else:
+        remedies = (install,) * 3
+    for name, remedy in zip(names, remedies, strict=True):
+        there = outcome.value[name]
         finding = "in this OpenCV" if there else "not in this OpenCV"
-        yield Check(f"OpenCV with {label}", there, finding, "" if there else remedy, False, "video")
+        yield Check(f"OpenCV with {name}", there, finding, "" if there else remedy, False, "video")
 
 
-def check_providers() -> Check:
+def check_providers(place: Place) -> Check:
     """ONNX Runtime's execution providers."""
     name = "ONNX Runtime on a GPU"
-    try:
-        providers = import_module("onnxruntime").get_available_providers()
-    except Exception as e:  # a broken installation may raise anything
-        return Check(name, False, first_line(e), 'pip install "ufuser[cpu]"', False, "engines")
-    short = [str(p).removesuffix("ExecutionProvider") for p in providers]
+    outcome = run_isolated("import onnxruntime; value = onnxruntime.get_available_providers()")
+    if outcome.error:
+        remedy = place.cores_on() or how_to_install("onnxruntime", place.jetson)
+        return Check(name, False, outcome.error, remedy, False, "engines")
+    short = [str(p).removesuffix("ExecutionProvider") for p in outcome.value]
     there = "CUDA" in short or "Tensorrt" in short
-    remedy = "" if there else 'where CUDA is: pip uninstall onnxruntime && pip install "ufuser[gpu]"'
+    remedy = "" if there else how_to_install("onnxruntime-gpu", place.jetson)
     return Check(name, there, f"providers: {', '.join(short)}", remedy, False, "engines")
 
 
@@ -229,27 +278,23 @@ def check_cuda(load: Callable[[str], Any] = ctypes.CDLL) -> Iterator[Check]:
         yield Check(f"GPU {index}", True, text.value.decode(errors="replace"), "", False, "GPU")
 
 
-def check_jetson(release: Path = _JETSON) -> Iterator[Check]:
-    """JetPack, Jetson Linux and the power mode."""
-    try:
-        text = release.read_text(errors="replace").strip()
-    except OSError:
+def check_jetson(root: Path = Path("/")) -> Iterator[Check]:
+    """The board, JetPack, Jetson Linux and the power mode."""
+    board = Jetson.find(root)
+    if board is None:
         yield Check("Jetson Linux (L4T)", False, "this machine is no Jetson", "", False, "Jetson")
         return
-    match = re.search(r"# R(\d+) \(release\), REVISION: ([\d.]+)", text)
-    release_number = f"{match[1]}.{match[2]}" if match else text.splitlines()[0]
-    yield Check("Jetson Linux (L4T)", True, release_number, "", False, "Jetson")
-    jetpack = _output("dpkg-query", "--show", "--showformat=${Version}", "nvidia-jetpack")
-    remedy = "" if jetpack else "sudo apt update && sudo apt install nvidia-jetpack"
-    yield Check("JetPack", bool(jetpack), jetpack or "package not installed", remedy, False, "Jetson")
+    if board.model:
+        yield Check("Board", True, board.model, "", False, "Jetson")
+    release = board.l4t or "unknown: a container hides it"
+    yield Check("Jetson Linux (L4T)", True, release, "", False, "Jetson")
+    if board.l4t:
+        jetpack = _output("dpkg-query", "--show", "--showformat=${Version}", "nvidia-jetpack")
+        remedy = "" if jetpack else "sudo apt update && sudo apt install nvidia-jetpack"
+        yield Check("JetPack", bool(jetpack), jetpack or "package not installed", remedy, False, "Jetson")
     mode = _output(_NVPMODEL, "-q")
     name = next((line.partition(":")[2].strip() for line in mode.splitlines() if "Power Mode" in line), "")
-    best = "MAXN" in name
-    remedy = (
-        ""
-        if best
-        else "sudo nvpmodel -m N && sudo jetson_clocks (N of the highest mode: nvpmodel -p --verbose)"
-    )
+    remedy = "" if "MAXN" in name else _POWER_MODE if board.l4t else f"outside the container: {_POWER_MODE}"
     yield Check("Power mode", bool(name), name or "unknown", remedy, False, "Jetson")
 
 

@@ -21,6 +21,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from ufuser.runtime.errors import InputError, first_line
+from ufuser.runtime.remedies import how_to_install_extra
 
 BAD_INPUT, INTERRUPTED = 2, 130
 PIPE_BROKEN = 141
@@ -116,8 +117,8 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         if (e.name or "").partition(".")[0] == "ufuser":  # a fault of this package, not of the installation
             raise
         extra = args.extra_of_command
-        remedy = f'pip install "ufuser[{extra}]"; ' if extra else ""
-        message = f"{first_line(e)} ({remedy}`ufuser doctor` shows what is missing)"
+        install = how_to_install_extra(extra) if extra else ""
+        message = f"{first_line(e)} ({install}{'; ' if install else ''}`ufuser doctor` shows what is missing)"
     except KeyboardInterrupt as e:
         print(": ".join(["interrupted", *map(str, e.args)]), file=sys.stderr)
         return INTERRUPTED

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.remedies import how_to_install
 from ufuser.runtime.uri import mask
 
 CODECS = {".mp4": ("h264",), ".mkv": ("ffv1", "h264", "mjpeg"), ".avi": ("mjpeg",)}
@@ -47,7 +48,7 @@ def import_av(name: str) -> Any:
         import av
     except ImportError:
         raise InputError(
-            f'cannot write {name}: PyAV is not installed, which writes video: pip install "ufuser[cpu]"'
+            f"cannot write {name}: PyAV is not installed, which writes video: {how_to_install('av')}"
         ) from None
     return av
 

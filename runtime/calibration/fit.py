@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ufuser.runtime.alignment import Calibration, Lens, Matrix, Points, Residual, Size, homogeneous
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.remedies import how_to_install
 
 FEWEST, FEWEST_FOR_LENS = 4, 8
 _ROUNDS = 5
@@ -181,8 +182,7 @@ def _least_squares() -> Callable[..., Any]:
         from scipy.optimize import least_squares
     except ImportError:
         raise InputError(
-            'SciPy is not installed, which `ufuser calibrate` needs: pip install "ufuser[calibrate]" (on a Jetson: '
-            "sudo apt install python3-scipy)"
+            f"SciPy is not installed, which `ufuser calibrate` needs: {how_to_install('scipy')}"
         ) from None
     solver: Callable[..., Any] = least_squares
     return solver

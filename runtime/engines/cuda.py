@@ -14,6 +14,7 @@ from ufuser.runtime.board import Jetson
 from ufuser.runtime.engines import EngineFailureError
 from ufuser.runtime.engines.manifest import DeviceFacts
 from ufuser.runtime.errors import InputError, first_line
+from ufuser.runtime.remedies import how_to_install
 
 if TYPE_CHECKING:
     import pycuda.driver as cuda
@@ -138,22 +139,21 @@ class Buffer:
 
 
 def require_pycuda() -> None:
-    """Raise InputError, naming the extra, if `pycuda.driver` cannot be imported."""
+    """Raise InputError, with the command that installs it, if `pycuda.driver` cannot be imported."""
     try:
         import_module("pycuda.driver")
     except ImportError as e:
         raise InputError(
-            f'PyCUDA cannot be imported ({first_line(e)}): pip install "ufuser[tensorrt]"; pip '
-            f"compiles it and needs the CUDA toolkit's headers (CUDA_ROOT)"
+            f"PyCUDA cannot be imported ({first_line(e)}): {how_to_install('pycuda')}; pip compiles it and needs "
+            f"a compiler and the CUDA toolkit's headers (CUDA_ROOT)"
         ) from None
 
 
 def require_tensorrt() -> None:
-    """Raise InputError, naming the extra, if `tensorrt` cannot be imported."""
+    """Raise InputError, with the command that installs it, if `tensorrt` cannot be imported."""
     try:
         import_module("tensorrt")
     except (ImportError, OSError) as e:  # OSError: one of its libraries is missing
         raise InputError(
-            f'TensorRT cannot be imported ({first_line(e)}): pip install "ufuser[tensorrt]"; on a Jetson '
-            f"sudo apt install python3-libnvinfer"
+            f"TensorRT cannot be imported ({first_line(e)}): {how_to_install('tensorrt')}"
         ) from None

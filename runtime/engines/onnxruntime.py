@@ -10,6 +10,7 @@ import numpy as np
 
 from ufuser.runtime.engines import INPUTS, OUTPUT, EngineFailureError, Image, check_signature, pictures
 from ufuser.runtime.errors import InputError, first_line
+from ufuser.runtime.remedies import how_to_install
 
 CPU = "CPUExecutionProvider"
 PROVIDERS = {
@@ -31,13 +32,12 @@ class OnnxRuntimeEngine:
         try:
             import onnxruntime
         except ImportError:
-            raise InputError('onnxruntime is not installed: pip install "ufuser[cpu]"') from None
+            raise InputError(f"onnxruntime is not installed: {how_to_install('onnxruntime')}") from None
         self._ort, self._provider = onnxruntime, provider
         if provider not in onnxruntime.get_available_providers():
             raise InputError(
                 f"this ONNX Runtime {onnxruntime.__version__} has no {provider}: it has "
-                f"{', '.join(onnxruntime.get_available_providers())}; pip uninstall onnxruntime, then "
-                f'pip install "ufuser[gpu]"'
+                f"{', '.join(onnxruntime.get_available_providers())}; {how_to_install('onnxruntime-gpu')}"
             )
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors are exceptions, too

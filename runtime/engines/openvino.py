@@ -13,6 +13,7 @@ import numpy as np
 
 from ufuser.runtime.engines import INPUTS, OUTPUT, EngineFailureError, Image, check_signature, pictures
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.remedies import how_to_install
 
 _KEPT = 4
 """Shapes whose compiled network and buffers are kept; each takes a second or two to compile."""
@@ -43,7 +44,7 @@ class OpenVinoEngine:
         try:
             import openvino
         except ImportError:
-            raise InputError('openvino is not installed: pip install "ufuser[openvino]"') from None
+            raise InputError(f"openvino is not installed: {how_to_install('openvino')}") from None
         self._openvino = openvino
         self._core: Any = openvino.Core()
         self._precision = self._supported(precision)

@@ -8,6 +8,7 @@ from typing import Any
 from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame
+from ufuser.runtime.remedies import how_to_install
 from ufuser.runtime.sources.source import Reading, SourceContext, Status, failed
 from ufuser.runtime.sources.stamps import StampMap
 from ufuser.runtime.uri import Uri, mask
@@ -35,7 +36,7 @@ class RtspCamera:
             import av
         except ImportError:
             raise InputError(
-                f'{uri.name}: PyAV is not installed, which reads RTSP: pip install "ufuser[cpu]"'
+                f"{uri.name}: PyAV is not installed, which reads RTSP: {how_to_install('av')}"
             ) from None
         self.name, self._clock, self._av = uri.name, clock, av
         try:

@@ -24,6 +24,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.remedies import how_to_install
 from ufuser.runtime.telemetry import Telemetry
 from ufuser.runtime.web.connections import Connections, Limits, UntilDeadline, client_has_gone, for_a_viewer
 from ufuser.runtime.web.pictures import Pictures
@@ -142,7 +143,9 @@ def _metrics_module() -> ModuleType:
     except ModuleNotFoundError as e:
         if e.name != "prometheus_client":
             raise
-        raise InputError('prometheus_client is not installed: pip install "ufuser[metrics]"') from None
+        raise InputError(
+            f"prometheus_client is not installed: {how_to_install('prometheus_client')}"
+        ) from None
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -13,7 +13,19 @@ from typing import Any
 import pytest
 
 from ufuser.runtime import checks
-from ufuser.runtime.checks import Check, check_cameras, check_cuda, check_jetson
+from ufuser.runtime.checks import (
+    Check,
+    Place,
+    check_cameras,
+    check_cores,
+    check_cuda,
+    check_default_path,
+    check_jetson,
+    check_opencv,
+    check_package,
+    check_providers,
+)
+from ufuser.runtime.isolated import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -67,11 +79,10 @@ def test_backends_of_opencv(quick_command: Command) -> None:
     ("module", "name"),
     [("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO"), ("av", "PyAV (video files)")],
 )
-def test_a_package_that_is_missing(
-    quick_command: Command, monkeypatch: pytest.MonkeyPatch, module: str, name: str
-) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-    done = quick_command("doctor", "--json")
+def test_a_package_that_is_missing(tmp_path: Path, module: str, name: str) -> None:
+    done = run_with(
+        package(tmp_path, module, f"raise ModuleNotFoundError(name={module!r})"), "doctor", "--json"
+    )
     found = findings(done)
     assert not found[name]["works"]
     assert found[name]["found"] == "not installed"
@@ -79,6 +90,85 @@ def test_a_package_that_is_missing(
     healthy = module != "onnxruntime"
     assert (found["healthy"], done.returncode) == (healthy, 0 if healthy else 1)
     assert found["Fusing with the shipped model"]["works"] == healthy
+
+
+def test_a_package_that_kills_python(tmp_path: Path) -> None:
+    """ONNX Runtime aborts on import where cores are offline: doctor names what died and goes on."""
+    kills = "import os, sys\nprint('cpuinfo: no such core', file=sys.stderr, flush=True)\nos.abort()\n"
+    done = run_with(package(tmp_path, "onnxruntime", kills), "doctor", "--json")
+    assert done.returncode == 1
+    found = findings(done)
+    assert "SIGABRT (cpuinfo: no such core)" in found["ONNX Runtime"]["found"]
+    assert "SIGABRT" in found["Fusing with the shipped model"]["found"]
+    assert found["NumPy"]["works"]
+    assert found["CUDA driver"]["found"]
+
+
+def test_cores_that_are_offline() -> None:
+    check = check_cores(Place(jetson=True, offline=(4, 5)))
+    assert not check.works
+    assert check.found.endswith("offline: 4, 5")
+    assert "nvpmodel -m N" in check.remedy
+    assert "cpu4/online" in check_cores(Place(jetson=False, offline=(4, 5))).remedy
+    assert check_cores(Place(jetson=True)).works
+
+
+def test_a_package_that_dies_where_cores_are_offline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checks, "run_isolated", lambda *_: Outcome(error="it died", died=True))
+    (onnxruntime,) = (package for package in checks._NEEDED if package.module == "onnxruntime")
+    assert "nvpmodel" in check_package(onnxruntime, Place(jetson=True, offline=(4,))).remedy
+    assert check_package(onnxruntime, Place(jetson=True)).remedy.startswith(
+        "reinstall it: pip install onnxruntime"
+    )
+
+
+@pytest.mark.parametrize("jetson", [True, False])
+def test_remedies_do_not_break_a_jetson(monkeypatch: pytest.MonkeyPatch, jetson: bool) -> None:
+    """There, an extra with a wheel of OpenCV would hide JetPack's, and NumPy 2 would break it."""
+    for outcome in (
+        Outcome(error="x", missing="x"),
+        Outcome(value=dict.fromkeys(("GStreamer", "FFmpeg", "V4L2", "wheel"), False)),
+    ):
+        monkeypatch.setattr(checks, "run_isolated", lambda *_, o=outcome: o)
+        remedies = [check.remedy for check in check_opencv(Place(jetson))]
+        if outcome.error:
+            remedies += [check_default_path(Place(jetson)).remedy, check_providers(Place(jetson)).remedy]
+            remedies += [check_package(p, Place(jetson)).remedy for p in (*checks._NEEDED, *checks._OPTIONAL)]
+        assert all(remedies)
+        if jetson:
+            assert not [r for r in remedies if "ufuser[" in r or "pip install opencv" in r]
+        else:
+            assert [r for r in remedies if "ufuser[cpu]" in r]
+
+
+def test_an_opencv_wheel_over_jetpacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    value = {"GStreamer": False, "FFmpeg": True, "V4L2": True, "wheel": True}
+    monkeypatch.setattr(checks, "run_isolated", lambda *_: Outcome(value=value))
+    gstreamer, *_ = check_opencv(Place(jetson=True))
+    assert gstreamer.remedy.startswith("pip uninstall opencv-python")
+
+
+def test_an_opencv_for_numpy_1_under_numpy_2(tmp_path: Path) -> None:
+    found = findings(
+        run_with(
+            package(tmp_path, "cv2", "raise ImportError('numpy.core.multiarray failed to import')"),
+            "doctor",
+            "--json",
+        )
+    )
+    assert (
+        found["OpenCV"]["remedy"]
+        == found["Fusing with the shipped model"]["remedy"]
+        == 'pip install "numpy<2"'
+    )
+
+
+def package(folder: Path, name: str, code: str) -> Path:
+    """A folder with a module of this name that hides the installed one."""
+    (folder / f"{name}.py").write_text(f"{code}\n", encoding="utf-8")
+    return folder
 
 
 def run_with(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -146,23 +236,34 @@ def test_cuda() -> None:
 
 
 def test_a_jetson(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    release = tmp_path / "nv_tegra_release"
+    release = tmp_path / "etc/nv_tegra_release"
+    release.parent.mkdir()
     release.write_text(
         "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64\n", encoding="utf-8"
     )
     answers = {"dpkg-query": "6.2+b77", "nvpmodel": "NV Power Mode: 15W\n0"}
     monkeypatch.setattr(checks, "_output", lambda *command: answers[command[0]])
-    found = {check.name: check for check in check_jetson(release)}
+    found = {check.name: check for check in check_jetson(tmp_path)}
     assert found["Jetson Linux (L4T)"].found == "36.4.3"
     assert found["JetPack"].found == "6.2+b77"
     assert found["Power mode"].found == "15W"
     assert "nvpmodel -m N" in found["Power mode"].remedy
     answers |= {"nvpmodel": "NV Power Mode: MAXN_SUPER\n2", "dpkg-query": ""}
-    found = {check.name: check for check in check_jetson(release)}
+    found = {check.name: check for check in check_jetson(tmp_path)}
     assert found["Power mode"].remedy == ""
     assert "nvidia-jetpack" in found["JetPack"].remedy
     (other,) = check_jetson(tmp_path / "none")
     assert "no Jetson" in other.found
+
+
+def test_a_jetson_in_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = tmp_path / "sys/devices/soc0/family"
+    family.parent.mkdir(parents=True)
+    family.write_text("Tegra\n", encoding="utf-8")
+    monkeypatch.setattr(checks, "_output", lambda *command: "")
+    release, mode = check_jetson(tmp_path)
+    assert (release.works, release.found) == (True, "unknown: a container hides it")
+    assert mode.remedy.startswith("outside the container: sudo nvpmodel")
 
 
 def test_cameras(tmp_path: Path) -> None:
