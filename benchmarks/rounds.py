@@ -6,7 +6,6 @@ The speed of a machine drifts: the ratio of two times holds only within one roun
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from time import perf_counter
@@ -16,6 +15,7 @@ import numpy as np
 from ufuser.export.comparison import open_contender
 from ufuser.export.fidelity import Network, synthetic_pair
 from ufuser.runtime.command import Parser
+from ufuser.runtime.console import print_json
 from ufuser.runtime.engines import ENGINES
 from ufuser.runtime.engines.profiles import Extent
 from ufuser.runtime.errors import InputError
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     timings = time_rounds([c.run for c in contenders], shape.axes, args.rounds)
     if args.json:
         labels = [{"label": c.label, "runs_on": c.runs_on, "precision": c.precision} for c in contenders]
-        print(json.dumps([a | asdict(b) for a, b in zip(labels, timings, strict=True)], indent=2))
+        print_json([a | asdict(b) for a, b in zip(labels, timings, strict=True)])
         return 0
     print(f"{args.rounds} rounds at {args.shape}, {args.threads or 'all'} threads:")
     for one, timing in zip(contenders, timings, strict=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ufuser.export.tolerances import CROPS, INT8_TARGETS, LEAST_CROPS, OPSETS, PRECISIONS
 from ufuser.runtime.command import Parser, run_command
+from ufuser.runtime.console import print_json
 from ufuser.runtime.progress import timed_printer
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     lowering = Lowering(args.precision, args.calibration, args.validation, args.int8_for, args.crops)
     exported = export(args.checkpoint, args.out, args.model, args.opset, timed_printer(), lowering)
     if args.json:
-        print(json.dumps(exported.__dict__ | {"out": str(exported.out)}))
+        print_json(exported.__dict__ | {"out": str(exported.out)})
     else:
         print(summary(exported))
     return 0

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -17,6 +16,7 @@ from msgspec import to_builtins
 from ufuser.export.tensorrt_build import adopt, build, find_device, up_to_date
 from ufuser.export.tensorrt_plan import BuildFlags, Plan, cached_path, describe
 from ufuser.runtime.command import Parser, run_command
+from ufuser.runtime.console import print_json
 from ufuser.runtime.engines.manifest import DeviceFacts, Manifest
 from ufuser.runtime.engines.profiles import Extent, Profile
 from ufuser.runtime.errors import InputError
@@ -155,22 +155,19 @@ def _print_plan(plan: Plan, device: DeviceFacts | None, as_json: bool) -> None:
     if not as_json:
         print(describe(plan, device))
         return
-    print(
-        json.dumps(
-            {
-                "engine": str(plan.out),
-                "onnx": str(plan.onnx),
-                "onnx_sha256": plan.onnx_sha256,
-                "precision": plan.precision,
-                "profiles": [profile.in_words() for profile in plan.profiles],
-                "flags": asdict(plan.flags),
-                "device": to_builtins(device),
-                "key": plan.key(device),
-                "remarks": plan.remarks,
-                "trtexec": plan.trtexec(),
-            },
-            indent=2,
-        )
+    print_json(
+        {
+            "engine": str(plan.out),
+            "onnx": str(plan.onnx),
+            "onnx_sha256": plan.onnx_sha256,
+            "precision": plan.precision,
+            "profiles": [profile.in_words() for profile in plan.profiles],
+            "flags": asdict(plan.flags),
+            "device": to_builtins(device),
+            "key": plan.key(device),
+            "remarks": plan.remarks,
+            "trtexec": plan.trtexec(),
+        }
     )
 
 

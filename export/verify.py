@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ufuser.export.tolerances import LARGEST_ERROR, PARITY_SHAPES, PSNR_FLOOR
 from ufuser.runtime.command import Parser, run_command
+from ufuser.runtime.console import print_json
 from ufuser.runtime.engines import ENGINES
 from ufuser.runtime.engines.profiles import Extent
 from ufuser.runtime.errors import InputError
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     tolerance = None if given == Tolerance() else given
     outcomes = compare_all(contenders, samples, tolerance, args.heatmap)
     if args.json:
-        print(json.dumps(_as_json(contenders[0], outcomes), indent=2))
+        print_json(_as_json(contenders[0], outcomes))
     else:
         over = f"{args.pairs}" if args.pairs else f"synthetic pictures of {', '.join(args.shapes)}"
         print(_table(contenders[0], outcomes, over))

@@ -7,6 +7,7 @@ are listed in tables; a command's module is imported only to run it.
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import re
@@ -18,18 +19,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from ufuser.runtime.console import OutputLost, discard, standard_streams
+from ufuser.runtime.credentials import KNOWN
 from ufuser.runtime.errors import InputError, first_line
+from ufuser.runtime.processes import hide_credentials
 from ufuser.runtime.remedies import how_to_install_extra
 
-BAD_INPUT, INTERRUPTED = 2, 130
+OUTPUT_LOST, BAD_INPUT, INTERRUPTED = 1, 2, 130
 PIPE_BROKEN = 141
 """The exit code a shell reports for a program that SIGPIPE ended: 128 + 13."""
+VERBOSE, TOKEN = "--verbose", "--token"
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a wrong command line in one line, as any other bad input."""
+    """Reports a wrong command line in one line, as any other bad input. Has the options of all commands."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_argument(VERBOSE, action="store_true", help="also show messages and warnings of libraries")
 
     def error(self, message: str) -> NoReturn:
         self.exit(BAD_INPUT, f"error: {message} (see {self.prog} --help)\n")
@@ -86,24 +95,45 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
         argv: None takes the words of the process.
 
     Returns:
-        What `run` returns; 2 for bad input, reported in one line on stderr; 130 after Ctrl-C; 141 once nobody
-        reads stdout or stderr any more. SIGTERM and SIGHUP raise SystemExit with 143 and 129, so that temporary
-        files are removed.
+        What `run` returns; 1 where standard output takes no more, as on a full disk; 2 for bad input, reported in one
+        line on stderr; 130 after Ctrl-C; 141 once nobody reads stdout or stderr any more. SIGTERM and SIGHUP raise
+        SystemExit with 143 and 129, so that temporary files are removed.
     """
-    _quiet_libraries()
-    try:
+    words = sys.argv[1:] if argv is None else list(argv)
+    _learn_credentials(words)
+    if argv is None:
+        hide_credentials()
+    with standard_streams(verbose=VERBOSE in words):
         try:
-            with _signals_unwind():
-                return _run(parser, argv)
-        finally:
-            _flush(sys.stdout)  # here, where an error can be caught, and not at exit
-    except BrokenPipeError:
-        broken = [stream for stream in (sys.stdout, sys.stderr) if _is_broken(stream)]
-        if not broken:  # another pipe, such as an encoder's
-            raise
-        for stream in broken:  # or Python complains again when it flushes at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        return PIPE_BROKEN
+            try:
+                with _signals_unwind():
+                    return _run(parser, words)
+            finally:
+                sys.stdout.flush()  # here, where an error can be caught, and not at exit
+        except KeyboardInterrupt:  # between two of the above
+            return INTERRUPTED
+        except OutputLost as e:
+            discard(sys.stdout)
+            print(f"error: cannot write to standard output: {e}", file=sys.stderr)
+            return OUTPUT_LOST
+        except BrokenPipeError:
+            broken = [stream for stream in (sys.stdout, sys.stderr) if _is_broken(stream)]
+            if not broken:  # another pipe, such as an encoder's
+                raise
+            for stream in broken:
+                discard(stream)
+            return PIPE_BROKEN
+
+
+def _learn_credentials(words: Sequence[str]) -> None:
+    """Let the last filter know the credentials in a command line, before it is parsed, and in the environment."""
+    for text in (*words, *(value for value in os.environ.values() if "://" in value)):  # such as a proxy's
+        KNOWN.learn(text)
+    for word, following in zip(words, [*words[1:], ""], strict=False):
+        name, is_whole, value = word.partition("=")
+        # Shortened and misspelt too: the error of the parser repeats them.
+        if len(name) > len("--t") and (TOKEN.startswith(name) or difflib.get_close_matches(name, [TOKEN], 1)):
+            KNOWN.learn_secret(value if is_whole else following)
 
 
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
@@ -148,15 +178,6 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _quiet_libraries() -> None:
-    """Keep decoders from printing beside our one-line errors. The user's own settings win."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    if "OPENCV_LOG_LEVEL" not in os.environ:
-        os.environ["OPENCV_LOG_LEVEL"] = "SILENT"  # read when OpenCV is imported
-        if sys.modules.get("cv2") is not None:
-            importlib.import_module("ufuser.runtime.opencv").silence()
-
-
 @contextmanager
 def _signals_unwind() -> Iterator[None]:
     """Raise SystemExit on SIGTERM and SIGHUP: without it temporary files would stay behind."""
@@ -177,11 +198,6 @@ def _signals_unwind() -> Iterator[None]:
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
-
-
-def _flush(stream: TextIO | None) -> None:
-    if stream is not None and not stream.closed:
-        stream.flush()
 
 
 def _is_broken(stream: Any) -> bool:

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import NODEFAULT, Meta
 
 from ufuser.runtime import models
+from ufuser.runtime.credentials import HIDDEN, KNOWN
 from ufuser.runtime.engines import AUTO, ENGINES
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.structs import convert, read_toml
@@ -34,6 +35,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def __post_init__(self) -> None:
         for option in options_in(type(self)):
             value = getattr(self, option.name)
+            option.learn(value)
             option.check(value, f"{option.name}={option.shown(value)}", option.name)
 
 
@@ -91,10 +93,18 @@ class Option:
         literal = getattr(self.kind, "__origin__", None)  # of Annotated: the type without its description
         return typing.get_args(literal) if typing.get_origin(literal) is Literal else ()
 
+    def learn(self, value: Any) -> None:
+        """Let the last filter know the credentials in a value."""
+        for text in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(text, str):
+                KNOWN.learn(text)
+                if "secret" in self.extra:
+                    KNOWN.learn_secret(text)
+
     def shown(self, value: Any) -> str:
         """A value for a message: short, without credentials."""
         if "secret" in self.extra:
-            return "***"
+            return HIDDEN
         text = mask(repr(value))
         return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -165,6 +175,7 @@ def from_flags(kind: type[Options], given: Mapping[str, Any]) -> dict[str, Any]:
     for option in options_in(kind):
         value = given.get(option.name)
         if value is not None:
+            option.learn(value)
             where = f"{option.name}={option.shown(value)}"
             found[option.name] = option.from_outside(value, where, option.name, strict=False)
     return found
@@ -182,6 +193,7 @@ def from_toml(kind: type[Options], path: Path) -> dict[str, Any]:
         option = known.get(key.replace("_", "-"))
         if option is None:
             raise InputError(f"{path}: unknown key '{key}'{_nearest(key, known)}")
+        option.learn(value)
         where = f"{path}: {key} is {option.shown(value)}"
         found[option.name] = option.from_outside(value, where)
     return found

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ufuser.runtime.credentials import KNOWN
 from ufuser.runtime.errors import InputError, first_line
 
 T = TypeVar("T")
@@ -161,7 +162,7 @@ def _given(values: Any, steps: list[str]) -> str:
             values = values[int(step)]
         else:
             return ""
-    shown = repr(values)
+    shown = KNOWN.clean(repr(values))  # before a part of a password remains
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
+from ufuser.runtime.credentials import KNOWN, NAMES
 from ufuser.runtime.errors import InputError
 
 T = TypeVar("T")
@@ -17,20 +18,16 @@ T = TypeVar("T")
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):")
 """Two letters at least: a single one is a Windows drive."""
 _AUTHORITY = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)(?P<rest>[^\s'\"<>]*)")
-_SECRET = re.compile(
-    r"(?P<name>\b[\w-]*(?:passw(?:or)?d|passwd|pwd|token|secret|api[-_]?key|user-?(?:id|pw)|auth)[\w-]*\s*=\s*)"
-    r"(?P<value>\"[^\"]*\"|'[^']*'|[^\s&;,!'\"]+)",
-    re.IGNORECASE,
-)
+_SECRET = re.compile(rf"(?P<name>{NAMES})(?P<value>\"[^\"]*\"|'[^']*'|[^\s&;,!'\"]+)", re.IGNORECASE)
 
 
 def mask(text: str) -> str:
     """The text with user names, passwords and tokens of every URI in it replaced by `***`.
 
     All text that is shown, logged or written passes through here. In doubt it masks too much: a password that is not
-    percent-encoded is masked too.
+    percent-encoded is masked too. Known secrets are removed first, by `ufuser.runtime.credentials`.
     """
-    masked = _AUTHORITY.sub(lambda m: m["scheme"] + _without_user(m["rest"]), text)
+    masked = _AUTHORITY.sub(lambda m: m["scheme"] + _without_user(m["rest"]), KNOWN.clean(text))
     return _SECRET.sub(lambda m: f"{m['name']}***", masked)
 
 
@@ -80,7 +77,7 @@ class Uri:
             try:
                 found[key] = parsers[key](text)
             except ValueError as e:
-                raise InputError(f"{self.name}: {key}={text}: {e}") from None
+                raise InputError(mask(f"{self.name}: {key}={text}: {e}")) from None
         return found
 
 
@@ -109,6 +106,7 @@ def split(text: str, with_options: bool = True) -> Uri:
     Raises:
         InputError: an option given twice, or one without `=`.
     """
+    KNOWN.learn(text)
     if _exists(text):
         return Uri(text, "", text, {})
     scheme = scheme_of(text)

@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass, field
 
 from ufuser.runtime.clock import Clock
+from ufuser.runtime.credentials import KNOWN
 from ufuser.runtime.telemetry import Telemetry
 from ufuser.runtime.telemetry.events import Event, OnEvent, Severity
 
@@ -23,7 +24,7 @@ class StreamContext:
 
     def event(self, severity: Severity, subject: str, text: str) -> None:
         """Record an event and pass it on."""
-        event = Event(self.telemetry.seconds(), severity, subject, text)
+        event = Event(self.telemetry.seconds(), severity, KNOWN.clean(subject), KNOWN.clean(text))
         self.telemetry.event(event)
         if self.on_event is not None:
             self.on_event(event)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ufuser.runtime.clock import Clock
+from ufuser.runtime.credentials import KNOWN
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.telemetry import sensors
 from ufuser.runtime.telemetry.events import Event
@@ -121,7 +122,7 @@ class Telemetry:
     def __init__(self, uris: Mapping[str, str], clock: Clock, stall_after: float = 1.0) -> None:
         self._clock, self._stall_after = clock, stall_after
         self._lock = threading.RLock()
-        self._sides = {side: _Side(uri) for side, uri in uris.items()}
+        self._sides = {side: _Side(KNOWN.clean(uri)) for side, uri in uris.items()}
         self._drops: Counter[tuple[str, str]] = Counter()
         self._flags: Counter[str] = Counter()
         self._stages: dict[str, Histogram] = {}
@@ -177,17 +178,17 @@ class Telemetry:
     def failed(self, place: str) -> None:
         """A camera ("ir", "vi") or a sink has failed, or an attempt to recover it."""
         with self._lock:
-            self._failures[place] += 1
+            self._failures[KNOWN.clean_key(place)] += 1
 
     def drop(self, where: str, reason: str, frames: int = 1) -> None:
         """Frames were dropped: at "ir", "vi", "pairs" or a sink."""
         with self._lock:
-            self._drops[where, reason] += frames
+            self._drops[KNOWN.clean_key(where), reason] += frames
 
     def set_drops(self, where: str, reason: str, total: int) -> None:
         """Set the number of dropped frames, for a caller that counts them itself."""
         with self._lock:
-            self._drops[where, reason] = total
+            self._drops[KNOWN.clean_key(where), reason] = total
 
     def paired(self, skew: float) -> None:
         """Two frames were paired: infrared minus visible stamp, seconds."""
@@ -208,7 +209,7 @@ class Telemetry:
         with self._lock:
             self._out.add(self._clock.now())
             if latency is not None:
-                self._latency.setdefault(sink, Histogram()).add(latency)
+                self._latency.setdefault(KNOWN.clean_key(sink), Histogram()).add(latency)
 
     def event(self, event: Event) -> None:
         """Keep an event; the oldest are forgotten."""
@@ -219,7 +220,7 @@ class Telemetry:
     def set_field(self, name: str, value: Any) -> None:
         """Add a field to the report that does not change any more, such as the engine's name."""
         with self._lock:
-            self._fields[name] = value
+            self._fields[name] = KNOWN.clean_all(value)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -234,7 +235,7 @@ class Telemetry:
             if self._nvtx is not None:
                 self._nvtx.pop_range()
             with self._lock:
-                self._stages.setdefault(name, Histogram()).add(elapsed)
+                self._stages.setdefault(KNOWN.clean_key(name), Histogram()).add(elapsed)
 
     # Figures
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,6 +31,7 @@ from ufuser.runtime.calibration.points import read_points, require_inside
 from ufuser.runtime.calibration.refine import left_over, refine
 from ufuser.runtime.calibration.search import rough_start
 from ufuser.runtime.command import Parser
+from ufuser.runtime.console import print_json
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable
 from ufuser.runtime.images import require_image_suffix, write_image
@@ -185,7 +185,7 @@ def run_offset(args: argparse.Namespace) -> int:
             "agreement": found.agreement,
             "frames": list(found.frames),
         }
-        print(json.dumps(result, indent=2))
+        print_json(result)
         return 0
     ahead = "ahead of" if found.seconds >= 0 else "behind"
     use = f" -> {options.out}" if options.out else f": ufuser stream --ir-offset={found.seconds:.4f}"
@@ -210,7 +210,7 @@ def _finish(args: argparse.Namespace, options: _Saved, calibration: Calibration,
     )
     calibration.save(Path(options.out))
     if args.json:
-        print(json.dumps({**calibration.as_json(), "notes": notes, "out": options.out}, indent=2))
+        print_json({**calibration.as_json(), "notes": notes, "out": options.out})
         return 0
     (vw, vh), (iw, ih), fitted = calibration.vi_size, calibration.ir_size, calibration.residual
     residual = (

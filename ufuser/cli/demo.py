@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ufuser.cli.options import add_flags, model_shown, open_fuser, options_of
 from ufuser.runtime.clock import Clock
 from ufuser.runtime.command import Parser
+from ufuser.runtime.console import print_json
 from ufuser.runtime.contact_sheet import Row, contact_sheet
 from ufuser.runtime.files import make_folder, require_writable, write_bytes
 from ufuser.runtime.frame import Frame
@@ -115,9 +116,11 @@ def run(args: argparse.Namespace) -> int:
         "seed": options.seed,
         "paths": {"video": str(video), "contact_sheet": str(sheet), "report": str(report_file)},
     }
-    text = json.dumps(report, indent=2)
-    write_bytes(report_file, f"{text}\n".encode())
-    print(text if args.json else _summary(report, model_shown(options.model, fuser.model)))
+    write_bytes(report_file, f"{json.dumps(report, indent=2)}\n".encode())
+    if args.json:
+        print_json(report)
+    else:
+        print(_summary(report, model_shown(options.model, fuser.model)))
     return 0
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
 from ufuser.runtime.checks import Check, all_checks
 from ufuser.runtime.command import Parser
+from ufuser.runtime.console import print_json
 from ufuser.runtime.machine import Machine
 
 BROKEN = 1
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     machine = Machine.here()
     if args.json:
         found = {"healthy": healthy, "machine": asdict(machine), "checks": [asdict(c) for c in checks]}
-        print(json.dumps(found, indent=2))
+        print_json(found)
     else:
         print(f"{machine.system}, {machine.cpu}, {machine.cores} cores")
         print(table(checks))

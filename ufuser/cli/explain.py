@@ -14,6 +14,7 @@ from msgspec import to_builtins
 from ufuser.export.fnet_parts import FEATURES, PARTS
 from ufuser.runtime.color import luma
 from ufuser.runtime.command import Parser
+from ufuser.runtime.console import print_json
 from ufuser.runtime.contact_sheet import Layout, Row, contact_sheet
 from ufuser.runtime.engines import Image
 from ufuser.runtime.errors import InputError
@@ -68,9 +69,11 @@ def run(args: argparse.Namespace) -> int:
     for name, picture in pictures.items():
         write_image(args.out / f"{name}.png", as_uint8(picture))
     write_image(args.out / "sheet.png", sheet(found, luma(ir), luma(vi), pictures))
-    text = json.dumps(numbers, indent=2)
-    write_bytes(args.out / "explanation.json", text.encode() + b"\n")
-    print(text if args.json else "\n".join(lines(found, args.out)))
+    write_bytes(args.out / "explanation.json", f"{json.dumps(numbers, indent=2)}\n".encode())
+    if args.json:
+        print_json(numbers)
+    else:
+        print("\n".join(lines(found, args.out)))
     return 0
 
 

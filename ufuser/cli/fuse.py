@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -22,6 +21,7 @@ from ufuser.cli.options import add_flags, open_fuser, options_of
 from ufuser.runtime import schemes
 from ufuser.runtime.color import luma
 from ufuser.runtime.command import Parser
+from ufuser.runtime.console import print_json
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame, FusedFrame
 from ufuser.runtime.fuser import Fuser
@@ -158,7 +158,10 @@ def run(args: argparse.Namespace) -> int:
         unpaired_vi=inputs.unpaired_vi,
         notes=tuple(work.notes),
     )
-    print(json.dumps(asdict(result), indent=2) if args.json else result.line())
+    if args.json:
+        print_json(asdict(result))
+    else:
+        print(result.line())
     return 0
 
 

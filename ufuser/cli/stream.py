@@ -11,6 +11,8 @@ from typing import Any
 from ufuser.cli.options import add_flags, model_shown
 from ufuser.cli.shutdown import UNFINISHED, Shutdown, exit_without_teardown
 from ufuser.runtime.command import BAD_INPUT, Parser
+from ufuser.runtime.console import print_json
+from ufuser.runtime.credentials import KNOWN
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
 from ufuser.runtime.options import from_flags, from_toml
@@ -74,7 +76,10 @@ def run(args: argparse.Namespace) -> int:
             exit_without_teardown(BAD_INPUT if error is not None else UNFINISHED)
         if error is not None:
             raise error
-        print(json.dumps(report, indent=2) if args.json else _summary(report), flush=True)
+        if args.json:
+            print_json(report)
+        else:
+            print(_summary(report), flush=True)
     return SINK_FAILED if report["failed_outputs"] or report["unfinished"] else 0
 
 
@@ -115,9 +120,9 @@ def _report(stream: Stream, stopped: bool, error: InputError | None) -> dict[str
     failed = {worker.sink.name: worker.error for worker in stream.sink_workers if worker.error}
     return {
         **stream.telemetry.report(),
-        "ended": ended,
-        "failed_outputs": failed,
-        "unfinished": list(stream.unfinished),
+        "ended": KNOWN.clean(ended),
+        "failed_outputs": KNOWN.clean_all(failed),
+        "unfinished": KNOWN.clean_all(stream.unfinished),
     }
 
 
