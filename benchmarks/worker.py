@@ -183,7 +183,9 @@ def spec_argument(spec: Spec) -> str:
 def main(argv: list[str]) -> int:
     """Entry point. An InputError is answered as {"error": …}."""
     from ufuser.runtime.errors import InputError
+    from ufuser.runtime.processes import become_worker
 
+    become_worker()
     spec = Spec(**json.loads(argv[0]))
     try:
         serve(spec)

@@ -131,9 +131,13 @@ def _learn_credentials(words: Sequence[str]) -> None:
         KNOWN.learn(text)
     for word, following in zip(words, [*words[1:], ""], strict=False):
         name, is_whole, value = word.partition("=")
+        secret = value if is_whole else following
         # Shortened and misspelt too: the error of the parser repeats them.
-        if len(name) > len("--t") and (TOKEN.startswith(name) or difflib.get_close_matches(name, [TOKEN], 1)):
-            KNOWN.learn_secret(value if is_whole else following)
+        is_token = (len(name) > len("--t") and TOKEN.startswith(name)) or difflib.get_close_matches(
+            name, [TOKEN], 1, cutoff=0.8
+        )
+        if is_token and not secret.startswith("--"):
+            KNOWN.learn_secret(secret)
 
 
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:

@@ -20,6 +20,7 @@ from ufuser.benchmarks.quality.registry import evaluate
 from ufuser.runtime.color import luma
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.images import read_image
+from ufuser.runtime.processes import become_worker
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 # Queued pairs per worker: enough to keep it busy, without filling the memory.
@@ -181,6 +182,7 @@ def measure_pair(pair: Pair, made: Mapping[str, Grey], options: Options) -> dict
 
 
 def _start_worker() -> None:
+    become_worker()
     # One thread per process: the processes already use all cores.
     cv2.setNumThreads(1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ class Cameras:
     def close(self) -> None:
         """Close the cameras that `check` opened and `open` did not hand out."""
         while self._open:
-            self._open.popitem()[1].close()
+            with suppress(Exception):  # of a package: the error that ends the stream says more
+                self._open.popitem()[1].close()
 
     def open(self, side: Side) -> Source:
         """Open one side, for the first time or again. Raises InputError where that fails."""
