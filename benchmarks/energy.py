@@ -1,6 +1,7 @@
 """`ufuser bench energy`: millijoules per fused frame above the idle power.
 
-Two meters are supported: the INA3221 of Jetson boards through the kernel's hwmon files, and NVML for desktop GPUs.
+Two meters are supported: the INA3221 and INA238 of Jetson boards through the kernel's hwmon files, and NVML for desktop
+GPUs.
 On other machines the command reports that there is no meter.
 """
 
@@ -21,12 +22,8 @@ from ufuser.benchmarks.sizes import Size, as_text, parse_size
 from ufuser.runtime.command import Parser
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable
+from ufuser.runtime.telemetry.sensors import SYSTEM, Rail, input_rails, rails
 
-HWMON = Path("/sys/class/hwmon")
-WHOLE_MODULE = "VDD_IN"
-"""The input rail of Orin NX, Orin Nano and Xavier NX; it includes the other rails. AGX boards have no such rail:
-their power is the sum of all rails."""
-_CHANNELS = (1, 2, 3)  # the driver's further ones are sums of shunt voltages
 _PERIOD = 0.02  # seconds between two readings of a meter without a counter
 
 
@@ -53,47 +50,42 @@ class Meter(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Rail:
-    """One supply rail of the INA3221."""
-
-    label: str
-    millivolts: Path
-    milliamperes: Path
-
-    def watts(self) -> float:
-        """Current power."""
-        return _number(self.millivolts) * _number(self.milliamperes) / 1e6
-
-
-@dataclass(frozen=True, slots=True)
-class Ina3221:
-    """The power monitors of a Jetson module."""
+class JetsonMeter:
+    """The power monitors of a Jetson: its input rail if it has one, else the rails that make up the input."""
 
     rails: tuple[Rail, ...]
     sees_cpu = True
 
     @classmethod
-    def find(cls, hwmon: Path = HWMON) -> Ina3221:
-        """Find the module's monitors: the input rail if it has one, else all rails.
+    def find(cls, system: Path = SYSTEM) -> JetsonMeter:
+        """Find the monitors under /sys.
 
         Raises:
-            NoMeterError: no INA3221 with readable, named channels under `hwmon`.
+            NoMeterError: there is none with readable, named channels.
         """
-        rails = tuple(rail for chip in sorted(hwmon.glob("hwmon*")) for rail in _rails(chip))
-        if not rails:
-            raise NoMeterError(f"no INA3221 under {hwmon}")
-        whole = tuple(rail for rail in rails if rail.label == WHOLE_MODULE)
-        return cls(whole or rails)
+        found = input_rails(rails(system))
+        if not found:
+            raise NoMeterError(f"no INA3221 or INA238 under {system / 'class/hwmon'}")
+        return cls(found)
 
     @property
     def name(self) -> str:
-        return f"INA3221, {' + '.join(rail.label for rail in self.rails)}"
+        chips = " and ".join(dict.fromkeys(rail.chip for rail in self.rails))
+        return f"{chips}, {' + '.join(rail.label for rail in self.rails)}"
 
     def watts(self) -> float:
-        return sum(rail.watts() for rail in self.rails)
+        return sum(_read(rail) for rail in self.rails)
 
     def joules(self) -> float | None:
         return None
+
+
+def _read(rail: Rail) -> float:
+    """Watts of a rail. An OSError here is a fault of the machine, not of the input."""
+    watts = rail.watts()
+    if watts is None:
+        raise OSError(f"the power monitor of {rail.label} cannot be read any more: {rail.millivolts}")
+    return watts
 
 
 class Nvml:
@@ -137,10 +129,10 @@ class Nvml:
             return None
 
 
-def find_meter(hwmon: Path = HWMON) -> Meter:
+def find_meter(system: Path = SYSTEM) -> Meter:
     """Find the machine's meter; a Jetson's has precedence. Raises NoMeterError."""
     try:
-        return Ina3221.find(hwmon)
+        return JetsonMeter.find(system)
     except NoMeterError as jetson:
         try:
             return Nvml.find()
@@ -263,26 +255,3 @@ def _measured(args: argparse.Namespace, meter: Meter, size: Size) -> Energy:
     name = Path(args.model).stem if Path(args.model).suffix else args.model
     load = Load(args.engine, name, size, args.threads)
     return measure(meter, lambda: fuser.fuse(ir, vi), load, args.idle, args.busy)
-
-
-def _rails(chip: Path) -> list[Rail]:
-    """Labelled channels of a chip; empty if it is no INA3221."""
-    try:
-        if (chip / "name").read_text().strip() != "ina3221":
-            return []
-    except OSError:
-        return []
-    rails = []
-    for channel in _CHANNELS:
-        label, volts, amperes = (
-            chip / f"{kind}{channel}_{what}"
-            for kind, what in (("in", "label"), ("in", "input"), ("curr", "input"))
-        )
-        if label.is_file() and volts.is_file() and amperes.is_file():
-            rails.append(Rail(label.read_text().strip(), volts, amperes))
-    return rails
-
-
-def _number(path: Path) -> float:
-    """Read one value. An OSError here is a fault of the machine, not of the input."""
-    return float(path.read_text())

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ufuser.runtime.color import luma, with_chroma_of
-from ufuser.runtime.engines import Engine, EngineFailureError, Image, open_engine
+from ufuser.runtime.engines import Engine, EngineFailureError, HasProfiles, Image, open_engine
+from ufuser.runtime.engines.profiles import Profile
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.models import AUTO, find_model, fitting
 from ufuser.runtime.shapes import MULTIPLE, SMALLEST
@@ -79,6 +80,11 @@ class Fuser:
                 f"export it with `ufuser export`"
             )
         return cls(opened, int(multiple), str(model))
+
+    @property
+    def profiles(self) -> tuple[Profile, ...]:
+        """The ranges of sizes that the engine takes; empty if it takes every size."""
+        return self.engine.profiles if isinstance(self.engine, HasProfiles) else ()
 
     def fuse(self, ir: NDArray[Any], vi: NDArray[Any], *, stretch: bool = False) -> NDArray[Any]:
         """Fuse one registered pair of pictures.

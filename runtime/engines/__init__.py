@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ufuser.runtime.engines.profiles import Profile
 from ufuser.runtime.errors import InputError
 
 Image = NDArray[np.float32]
@@ -55,6 +56,15 @@ class Engine(Protocol):
 
         Afterwards `bind` and `run` must not be called, and the bound arrays must not be used.
         """
+
+
+@runtime_checkable
+class HasProfiles(Protocol):
+    """An engine that takes some shapes only."""
+
+    @property
+    def profiles(self) -> tuple[Profile, ...]:
+        """The ranges of shapes that it takes."""
 
 
 def pictures(array: Image) -> Image:

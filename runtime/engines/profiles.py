@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Annotated
@@ -122,6 +123,42 @@ def check_profiles(profiles: Sequence[Profile]) -> list[str]:
                     f"under the one whose best shape is nearer"
                 )
     return remarks
+
+
+def nearest_size(profiles: Sequence[Profile], width: int, height: int) -> tuple[int, int]:
+    """The size (width, height) at which an engine takes a single picture.
+
+    Args:
+        profiles: of the engine; none takes every size.
+        width, height: of the picture, which is padded to multiples of 8.
+
+    Returns:
+        The picture's own size if a profile holds it; else the nearest one of the same aspect ratio, rounded to pixels.
+
+    Raises:
+        InputError: no profile holds a picture of this aspect ratio.
+    """
+    if not profiles or any(profile.holds(_padded(width, height)) for profile in profiles):
+        return width, height
+    found: list[tuple[float, tuple[int, int]]] = []
+    for profile in profiles:
+        low, high = profile.low, profile.high
+        down = min(high.width / width, high.height / height)
+        up = max(low.width / width, low.height / height)
+        scale, rounded = (down, math.floor) if down < 1 else (up, math.ceil)
+        size = max(1, rounded(round(width * scale, 6))), max(1, rounded(round(height * scale, 6)))
+        if profile.holds(_padded(*size)):
+            found.append((abs(math.log(scale)), size))
+    if not found:
+        raise InputError(
+            f"no profile of the engine ({listed(profiles)}) holds a picture with the aspect ratio of {width}x{height}: "
+            f"rebuild it with a profile for this size"
+        )
+    return min(found)[1]
+
+
+def _padded(width: int, height: int) -> Extent:
+    return Extent(1, height, width).rounded_up()
 
 
 def _overlap(one: Profile, other: Profile) -> bool:

@@ -66,6 +66,11 @@ class TensorRtEngine:
         return self._manifest.metadata
 
     @property
+    def profiles(self) -> tuple[Profile, ...]:
+        """The ranges of shapes that it takes."""
+        return self._manifest.profiles
+
+    @property
     def gpu_ms(self) -> float:
         """Milliseconds of the last `run` by CUDA events: copies and network, without the CPU's part."""
         return self._open().gpu_ms

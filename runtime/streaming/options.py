@@ -70,6 +70,9 @@ class StreamOptions(FuserOptions, frozen=True, kw_only=True):
         ),
     ] = "auto"
     grey: Annotated[bool, Meta(description="fuse luma only, without colour")] = False
+    scale: Annotated[
+        bool, Meta(description="scale the visible camera to a size that a TensorRT engine takes")
+    ] = False
     marks: Annotated[bool, Meta(description="write 'NO INFRARED' into the picture")] = True
     report: Annotated[str, Meta(description="file for the report, JSON", extra=_FILE)] | None = None
     metrics: (
@@ -143,5 +146,6 @@ class StreamOptions(FuserOptions, frozen=True, kw_only=True):
             ThermalConfig.from_text(self.agc),
             grey=self.grey,
             marks=self.marks,
+            scale=self.scale,
             duration=self.duration,
         )

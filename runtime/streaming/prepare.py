@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
@@ -71,6 +71,7 @@ class Preparation:
         out: pairs for the fusion.
         config: see there.
         thermal: tone mapping of the infrared frames.
+        fit: brings visible pictures into a size that the engine takes, or raises InputError.
         aligner: without one, infrared is scaled to the visible's size.
         cameras: their states; a live camera without frames becomes silent.
         context: of the stream.
@@ -82,6 +83,7 @@ class Preparation:
         out: Queue[Prepared],
         config: PrepareConfig,
         thermal: ThermalPipeline,
+        fit: Callable[[NDArray[Any]], NDArray[Any]],
         aligner: Aligner | None,
         cameras: Mapping[Side, CameraLifecycle],
         context: StreamContext,
@@ -89,7 +91,7 @@ class Preparation:
         self._inbox, self._out, self._config = inbox, out, config
         self._pairing = config.pairing if config.live else config.pairing.offline()
         self._pairer = Pairer(self._pairing)
-        self._thermal, self._aligner = thermal, aligner
+        self._thermal, self._fit, self._aligner = thermal, fit, aligner
         self._cameras, self._context = cameras, context
         self._telemetry = context.telemetry
         began = context.clock.now()
@@ -178,7 +180,7 @@ class Preparation:
     def _send(self, pair: FramePair) -> None:
         ir, vi = pair.ir, pair.vi
         if vi is not None:
-            picture = as_uint8(vi.image)
+            picture = self._fit(as_uint8(vi.image))
             vi = replace(vi, image=luma(picture) if self._config.grey else picture)
             self._size = (picture.shape[1], picture.shape[0])
         if ir is not None:

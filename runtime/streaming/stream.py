@@ -21,11 +21,13 @@ from typing import Protocol
 
 from ufuser.runtime.clock import Clock
 from ufuser.runtime.frame import Frame
+from ufuser.runtime.fuser import Fuser
 from ufuser.runtime.pairing import SIDES, PairingConfig, Side
 from ufuser.runtime.sinks.sink import Sink
 from ufuser.runtime.sources.source import Source
 from ufuser.runtime.streaming.camera_worker import CAMERA_NAMES, CameraWorker, Patience
 from ufuser.runtime.streaming.context import StreamContext
+from ufuser.runtime.streaming.fitting import Fitting
 from ufuser.runtime.streaming.fusion import FusesPairs, Fusion
 from ufuser.runtime.streaming.prepare import Aligner, Preparation, PrepareConfig, Prepared
 from ufuser.runtime.streaming.queues import MultiQueue, Queue
@@ -55,6 +57,8 @@ class StreamConfig:
     """Fuse luma alone: the pictures are H×W."""
     marks: bool = False
     """Write into the picture that a camera is lost or the picture is old, besides setting flags."""
+    scale: bool = False
+    """Scale visible pictures to a size that the engine takes, instead of ending with an error."""
     duration: float | None = None
     """End after so many seconds; None runs until the sources end or the stream is stopped."""
 
@@ -153,6 +157,11 @@ class Stream:
             self._ready,
             PrepareConfig(self._cameras.live, self.config.pairing, self.config.grey, self.config.duration),
             ThermalPipeline(self.config.thermal, repeats=opened["ir"].repeats),
+            Fitting(
+                self._fuser.profiles if isinstance(self._fuser, Fuser) else (),
+                self.config.scale,
+                self.context,
+            ),
             self._aligner,
             lifecycles,
             self.context,

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 SYSTEM = Path("/sys")
+_CHANNELS = {"ina3221": (1, 2, 3), "ina238": (1,)}  # further ones are of shunts
+_UNLABELLED = {"ina3221": "", "ina238": "VIN"}
+_NOT_CONNECTED = "NC"
+_INPUTS = ("VDD_IN", "VIN", "POM_5V_IN")
+"""The input of Orin NX, Orin Nano and Xavier NX; of Thor, carrier board included; of the first Nano."""
+_FED_BY_ANOTHER = ("VDDQ_VDD2_1V8AO",)
+"""AGX Orin has no input rail, but VDD_GPU_SOC, VDD_CPU_CV and VIN_SYS_5V0, which feeds this one."""
 _STATM = Path("/proc/self/statm")
 
 
@@ -27,21 +36,48 @@ def temperatures(system: Path = SYSTEM) -> dict[str, float]:
     return found
 
 
-def powers(system: Path = SYSTEM) -> dict[str, float]:
-    """Watts by name of the rail, from INA3221 monitors, which Jetsons have."""
-    found: dict[str, float] = {}
+@dataclass(frozen=True, slots=True)
+class Rail:
+    """One supply rail that a power monitor of a Jetson watches."""
+
+    chip: str
+    """As in "INA3221"."""
+    label: str
+    millivolts: Path
+    milliamperes: Path
+
+    def watts(self) -> float | None:
+        """Current power; None if it cannot be read."""
+        voltage, current = _number(self.millivolts), _number(self.milliamperes)
+        return None if voltage is None or current is None else voltage * current / 1e6
+
+
+def rails(system: Path = SYSTEM) -> tuple[Rail, ...]:
+    """The rails of a Jetson's INA3221 monitors and, on Thor, of the INA238 at the power input."""
+    found = []
     for chip in sorted((system / "class/hwmon").glob("hwmon*")):
-        if _text(chip / "name") != "ina3221":
-            continue
-        for channel in range(1, 4):
-            millivolts, milliamperes = (
-                _number(chip / f"in{channel}_input"),
-                _number(chip / f"curr{channel}_input"),
-            )
-            if millivolts is not None and milliamperes is not None:
-                rail = _text(chip / f"in{channel}_label") or f"{chip.name} channel {channel}"
-                found[rail] = millivolts * milliamperes / 1e6
-    return found
+        name = _text(chip / "name")
+        for channel in _CHANNELS.get(name, ()):
+            volts, amperes = chip / f"in{channel}_input", chip / f"curr{channel}_input"
+            label = _text(chip / f"in{channel}_label") or _text(chip / "label") or _UNLABELLED[name]
+            if label and label != _NOT_CONNECTED and volts.is_file() and amperes.is_file():
+                found.append(Rail(name.upper(), label, volts, amperes))
+    return tuple(found)
+
+
+def input_rails(found: Sequence[Rail]) -> tuple[Rail, ...]:
+    """The rails whose sum is the power that goes in: no rail that another one of them feeds."""
+    for label in _INPUTS:
+        whole = tuple(rail for rail in found if rail.label == label)
+        if whole:
+            return whole
+    return tuple(rail for rail in found if rail.label not in _FED_BY_ANOTHER)
+
+
+def powers(system: Path = SYSTEM) -> dict[str, float]:
+    """Watts by name of the rail; rails feed each other, so that their sum means nothing."""
+    read = {rail.label: rail.watts() for rail in rails(system)}
+    return {label: watts for label, watts in read.items() if watts is not None}
 
 
 def _text(path: Path) -> str:

@@ -10,14 +10,14 @@ import pytest
 
 from ufuser.benchmarks import energy
 from ufuser.benchmarks.__main__ import main
-from ufuser.benchmarks.energy import Ina3221, Load, NoMeterError, Nvml, find_meter, mean_power, measure
+from ufuser.benchmarks.energy import JetsonMeter, Load, NoMeterError, Nvml, find_meter, mean_power, measure
 
 LOAD = Load("tensorrt", "ufuser", (480, 640), 2)
 
 
-def chip(hwmon: Path, number: int, name: str, rails: dict[int, tuple[str, int, int]]) -> Path:
+def chip(system: Path, number: int, name: str, rails: dict[int, tuple[str, int, int]]) -> Path:
     """A chip's folder: channel → label, millivolts, milliamperes."""
-    folder = hwmon / f"hwmon{number}"
+    folder = system / "class/hwmon" / f"hwmon{number}"
     folder.mkdir(parents=True)
     (folder / "name").write_text(f"{name}\n")
     for channel, (label, millivolts, milliamperes) in rails.items():
@@ -33,7 +33,7 @@ def test_the_input_rail_is_the_whole_module(tmp_path: Path) -> None:
     folder = chip(tmp_path, 1, "ina3221", orin)
     (folder / "in7_label").write_text("sum of shunt voltages\n")
     (folder / "in7_input").write_text("123\n")
-    meter = Ina3221.find(tmp_path)
+    meter = JetsonMeter.find(tmp_path)
     assert meter.name == "INA3221, VDD_IN"
     assert meter.watts() == pytest.approx(7.5)
     (folder / "curr1_input").write_text("3000\n")
@@ -43,14 +43,35 @@ def test_the_input_rail_is_the_whole_module(tmp_path: Path) -> None:
 def test_without_an_input_rail_the_rails_of_all_chips_add_up(tmp_path: Path) -> None:
     chip(tmp_path, 2, "ina3221", {1: ("VDD_GPU_SOC", 20000, 500), 2: ("VDD_CPU_CV", 20000, 250)})
     chip(tmp_path, 3, "ina3221", {2: ("VIN_SYS_5V0", 5000, 1000)})
-    meter = Ina3221.find(tmp_path)
+    meter = JetsonMeter.find(tmp_path)
     assert meter.name == "INA3221, VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0"
     assert meter.watts() == pytest.approx(10 + 5 + 5)
 
 
+def test_a_rail_that_another_one_feeds_is_not_added_twice(tmp_path: Path) -> None:
+    """AGX Orin: the second chip watches what VIN_SYS_5V0 feeds; its other channels are not connected."""
+    agx = {1: ("VDD_GPU_SOC", 20000, 500), 2: ("VDD_CPU_CV", 20000, 250), 3: ("VIN_SYS_5V0", 5000, 1000)}
+    chip(tmp_path, 2, "ina3221", agx)
+    chip(tmp_path, 3, "ina3221", {1: ("NC", 0, 0), 2: ("VDDQ_VDD2_1V8AO", 5000, 400), 3: ("NC", 0, 0)})
+    meter = JetsonMeter.find(tmp_path)
+    assert meter.name == "INA3221, VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0"
+    assert meter.watts() == pytest.approx(20)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_thors_input_is_an_ina238(tmp_path: Path, labelled: bool) -> None:
+    thor = {1: ("VDD_GPU", 12000, 1000), 2: ("VDD_CPU_SOC_MSS", 12000, 500), 3: ("VIN_SYS_5V0", 5000, 1000)}
+    chip(tmp_path, 4, "ina3221", thor)
+    folder = chip(tmp_path, 5, "ina238", {1: ("VIN", 20000, 2000)})
+    if not labelled:
+        (folder / "in1_label").unlink()
+    meter = JetsonMeter.find(tmp_path)
+    assert (meter.name, meter.watts()) == ("INA238, VIN", pytest.approx(40))
+
+
 def test_absent_is_said(tmp_path: Path) -> None:
-    with pytest.raises(NoMeterError, match="no INA3221 under"):
-        Ina3221.find(tmp_path)
+    with pytest.raises(NoMeterError, match="no INA3221 or INA238 under"):
+        JetsonMeter.find(tmp_path)
 
 
 class FakeMeter:
@@ -162,7 +183,7 @@ def test_command_with_a_jetsons_files(
 def test_command_without_a_meter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def nothing(hwmon: Path = tmp_path) -> Ina3221:
+    def nothing(hwmon: Path = tmp_path) -> JetsonMeter:
         raise NoMeterError("no INA3221 under here; no NVML")
 
     monkeypatch.setattr(energy, "find_meter", nothing)

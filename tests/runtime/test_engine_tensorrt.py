@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from ufuser import Fuser, InputError
 from ufuser.runtime.engines import GPU_ENGINES, EngineFailureError, open_engine
 from ufuser.runtime.engines.manifest import DeviceFacts, Manifest, engine_key, find_engine, manifest_path
-from ufuser.runtime.engines.profiles import Extent, Profile, check_profiles, choose_profile
+from ufuser.runtime.engines.profiles import Extent, Profile, check_profiles, choose_profile, nearest_size
 from ufuser.runtime.engines.tensorrt import TensorRtEngine
 
 SMALL = Profile(Extent(1, 16, 16), Extent(1, 64, 64), Extent(1, 128, 128))
@@ -458,7 +458,7 @@ def test_not_installed_names_the_extra(
     with pytest.raises(InputError, match=r"PyCUDA cannot be imported.*ufuser\[tensorrt\]"):
         TensorRtEngine(path, None)
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
-    with pytest.raises(InputError, match=r"TensorRT cannot be imported.*ufuser\[tensorrt\].*Jetson"):
+    with pytest.raises(InputError, match=r"TensorRT cannot be imported.*ufuser\[tensorrt\]"):
         TensorRtEngine(path, None)
 
 
@@ -497,3 +497,26 @@ def test_nearest_best_shape_wins() -> None:
     assert "overlap" in check_profiles(profiles)[0]
     apart = Profile(Extent(1, 600, 800), Extent(1, 600, 800), Extent(1, 608, 808))
     assert check_profiles((SMALL, apart)) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((64, 64), (64, 64)),
+        ((1920, 1080), (768, 432)),  # as wide as the widest profile
+        ((700, 500), (700, 500)),  # padded to 704x504
+        ((300, 700), (219, 512)),
+    ],
+)
+def test_nearest_size(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert nearest_size((SMALL, LARGE), *size) == expected
+    assert nearest_size((), *size) == size
+
+
+def test_a_small_picture_is_scaled_up() -> None:
+    assert nearest_size((LARGE,), 40, 32) == (80, 64)
+
+
+def test_no_size_of_this_shape() -> None:
+    with pytest.raises(InputError, match="aspect ratio of 3000x100"):
+        nearest_size((LARGE,), 3000, 100)

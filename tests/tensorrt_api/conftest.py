@@ -25,7 +25,8 @@ import pytest
 BINDINGS = {
     "10.3": ("tensorrt_cu12_bindings", "10.3.0"),  # JetPack 6.1, 6.2
     "10.13": ("tensorrt_cu13_bindings", "10.13.2.6"),  # JetPack 7.1
-    "11.4": ("tensorrt_cu13_bindings", "11.4.0.106"),  # JetPack 7.2.2
+    "10.16": ("tensorrt_cu13_bindings", "10.16.1.11"),  # JetPack 7.2, which has 10.16.2
+    "11.4": ("tensorrt_cu13_bindings", "11.4.0.106"),  # JetPack 7.2.2 and the build for servers, 11.4.1
 }
 PYCUDA = "2026.1"
 # Headers for compiling PyCUDA; without CURAND it needs no library of NVIDIA.
