@@ -7,7 +7,7 @@ import os
 import queue
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from ufuser.runtime.images import as_uint8, read_image
 from ufuser.runtime.pairer import Pairer
 from ufuser.runtime.pairing import SIDES, PairingConfig, Side
 from ufuser.runtime.sources import Cameras, Source, Status, frames, kind_of, pictures_in
+from ufuser.runtime.streaming.supervisor import describe
 from ufuser.runtime.thermal import ThermalPipeline
 
 _FIRST = 10.0
@@ -215,24 +216,18 @@ def _read(
     cameras: Cameras, side: Side, inbox: queue.Queue[Grabbed | InputError], stop: threading.Event
 ) -> None:
     try:
-        camera = cameras.open(side)
-    except InputError as e:
-        inbox.put(e)
-        return
-    try:
-        while not stop.is_set():
-            reading = camera.read(0.2)
-            if reading.frame is not None:
-                try:
-                    inbox.put(Grabbed(side, reading.frame, camera.repeats), timeout=0.5)
-                except queue.Full:
-                    continue  # drop frames that come faster than they are processed
-            elif reading.status is Status.END:
-                return
-            elif reading.status is Status.ERROR:
-                raise InputError(reading.detail)
-    except InputError as e:
+        with closing(cameras.open(side)) as camera:
+            while not stop.is_set():
+                reading = camera.read(0.2)
+                if reading.frame is not None:
+                    try:
+                        inbox.put(Grabbed(side, reading.frame, camera.repeats), timeout=0.5)
+                    except queue.Full:
+                        continue  # drop frames that come faster than they are processed
+                elif reading.status is Status.END:
+                    return
+                elif reading.status is Status.ERROR:
+                    raise InputError(reading.detail)
+    except Exception as e:  # a driver or a plug-in may raise anything
         if not stop.is_set():
-            inbox.put(e)
-    finally:
-        camera.close()
+            inbox.put(e if isinstance(e, InputError) else InputError(f"{cameras.name(side)}: {describe(e)}"))

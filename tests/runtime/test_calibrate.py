@@ -25,6 +25,8 @@ from ufuser.runtime.calibration.search import rough_start
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.pairing import Side
+from ufuser.runtime.sources.playback import Player
+from ufuser.runtime.sources.source import Reading
 from ufuser.runtime.thermal import ThermalConfig, ThermalPipeline
 from ufuser.simulation import Scene, SimCamera, SimConfig
 from ufuser.simulation.geometry import View, seen_by_other
@@ -381,6 +383,15 @@ def test_a_still_scene_in_a_video_gives_all_pairs(tmp_path: Path) -> None:
         if side == "ir":
             recording.push(frame, repeats)
     assert len(recording.stamps) == 16
+
+
+def test_any_exception_of_a_camera_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Player, timeout: float) -> Reading:
+        raise RuntimeError("the driver has crashed")
+
+    monkeypatch.setattr(Player, "read", broken)
+    with pytest.raises(InputError, match=r"sim://thermal.*: RuntimeError: the driver has crashed"):
+        list(grab_frames("sim://thermal?size=64x64", "sim://visible?size=64x64", 1.0))
 
 
 # Time
