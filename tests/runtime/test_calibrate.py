@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -16,16 +17,16 @@ from ufuser.runtime.calibration.board import Board, calibrate_board, plane_homog
 from ufuser.runtime.calibration.check import check_picture
 from ufuser.runtime.calibration.clicking import ClickBoard, click_points
 from ufuser.runtime.calibration.fit import Start, fit
-from ufuser.runtime.calibration.grab import GrabRequest, grab_frames, grab_pairs
+from ufuser.runtime.calibration.grab import GrabRequest, _from_cameras, grab_frames, grab_pairs
 from ufuser.runtime.calibration.offset import Recording, find_offset
 from ufuser.runtime.calibration.parallax import parallax, table
 from ufuser.runtime.calibration.points import read_points
 from ufuser.runtime.calibration.refine import left_over, refine
 from ufuser.runtime.calibration.search import rough_start
+from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.pairing import Side
-from ufuser.runtime.sources.playback import Player
 from ufuser.runtime.sources.source import Reading
 from ufuser.runtime.thermal import ThermalConfig, ThermalPipeline
 from ufuser.simulation import Scene, SimCamera, SimConfig
@@ -385,13 +386,28 @@ def test_a_still_scene_in_a_video_gives_all_pairs(tmp_path: Path) -> None:
     assert len(recording.stamps) == 16
 
 
-def test_any_exception_of_a_camera_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: Player, timeout: float) -> Reading:
+class _Broken:
+    """Two cameras whose driver fails."""
+
+    live, repeats, clock = True, True, Clock()
+
+    def name(self, side: Side) -> str:
+        return f"v4l2:///dev/{side}"
+
+    def open(self, side: Side) -> _Broken:
+        return self
+
+    def read(self, timeout: float) -> Reading:
         raise RuntimeError("the driver has crashed")
 
-    monkeypatch.setattr(Player, "read", broken)
-    with pytest.raises(InputError, match=r"sim://thermal.*: RuntimeError: the driver has crashed"):
-        list(grab_frames("sim://thermal?size=64x64", "sim://visible?size=64x64", 1.0))
+    def check(self) -> None: ...
+
+    start = close = check
+
+
+def test_any_exception_of_a_camera_is_one_line() -> None:
+    with pytest.raises(InputError, match=r"^v4l2:///dev/(ir|vi): RuntimeError: the driver has crashed$"):
+        list(_from_cameras(cast(Any, _Broken()), 1.0))
 
 
 # Time
