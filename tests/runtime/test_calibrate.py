@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ufuser.runtime.alignment import Aligner, Calibration, Lens
+from ufuser.runtime.board import Jetson
 from ufuser.runtime.calibration.board import Board, calibrate_board, plane_homography
 from ufuser.runtime.calibration.check import check_picture
 from ufuser.runtime.calibration.clicking import ClickBoard, click_points
@@ -119,10 +120,17 @@ def test_a_wrong_click_is_left_out() -> None:
     assert found.residual.largest < 0.05
 
 
-def test_without_scipy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("board", "remedy"),
+    [(None, r'pip install "ufuser\[calibrate\]"'), (Jetson("", ""), "sudo apt install python3-scipy")],
+)
+def test_without_scipy_the_remedy_fits_the_machine(
+    monkeypatch: pytest.MonkeyPatch, board: Jetson | None, remedy: str
+) -> None:
+    monkeypatch.setattr(Jetson, "find", lambda: board)
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     points = np.asarray([[0, 0], [300, 0], [300, 200], [0, 200.0]])
-    with pytest.raises(InputError, match=r'pip install "ufuser\[calibrate\]".* apt install python3-scipy'):
+    with pytest.raises(InputError, match=remedy):
         fit(Start(SIZE, SIZE), points, points)
 
 
