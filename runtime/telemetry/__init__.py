@@ -20,7 +20,7 @@ import numpy as np
 from ufuser.runtime.clock import Clock
 from ufuser.runtime.credentials import KNOWN
 from ufuser.runtime.frame import Frame
-from ufuser.runtime.telemetry import sensors
+from ufuser.runtime.telemetry import hardware, sensors
 from ufuser.runtime.telemetry.events import Event
 from ufuser.runtime.telemetry.histogram import Histogram
 
@@ -267,6 +267,7 @@ class Telemetry:
         """All figures, ready for JSON. Milliseconds where a name ends in `_ms`."""
         # Reading the sensors takes milliseconds: not under the lock.
         temperatures, powers, resident = sensors.temperatures(), sensors.powers(), sensors.resident_bytes()
+        machine = hardware.hardware()
         with self._lock:
             now = self._clock.now()
             seconds = now - self._began
@@ -292,6 +293,7 @@ class Telemetry:
                 "drops": {f"{where}: {why}": n for (where, why), n in sorted(self._drops.items()) if n},
                 "temperatures_c": temperatures,
                 "power_w": powers,
+                "hardware": machine,
                 "memory_bytes": dict(self._memory),
                 "failures": dict(self._failures),
                 "events": [{**asdict(event), "time": round(event.time, 3)} for event in self._events],

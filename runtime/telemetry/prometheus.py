@@ -6,7 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from ufuser.runtime.telemetry import Telemetry
@@ -55,6 +61,7 @@ class _StreamCollector(Collector):
             ]
         yield from histograms
         yield from _gauges(report)
+        yield from _hardware(report["hardware"])
 
 
 def _counters(report: Mapping[str, Any], drops: Mapping[tuple[str, str], int]) -> Iterator[Metric]:
@@ -101,6 +108,33 @@ def _gauges(report: Mapping[str, Any]) -> Iterator[Metric]:
         for value, figure in values.items():
             family.add_metric([value], figure)
         yield family
+
+
+def _hardware(figures: Mapping[str, Any]) -> Iterator[Metric]:
+    """What the machine reports; a figure that it does not have is left out."""
+    for name, text, key in (
+        ("gpu_load_ratio", "Share of time in which the GPU works.", "gpu_load"),
+        ("input_power_watts", "Power that goes into the board.", "input_w"),
+    ):
+        if figures[key] is not None:
+            yield GaugeMetricFamily(f"ufuser_{name}", text, figures[key])
+    for name, text, label, key in (
+        ("clock_hertz", "Clocks of GPU and processor.", "domain", "clocks_hz"),
+        ("cooling_state", "Above 0 the device slows something down, or turns a fan.", "device", "cooling"),
+        ("memory_bytes", "Memory of the machine.", "kind", "memory_bytes"),
+    ):
+        family = GaugeMetricFamily(f"ufuser_{name}", text, labels=[label])
+        for value, figure in figures[key].items():
+            family.add_metric([value], figure)
+        yield family
+    events = CounterMetricFamily(
+        "ufuser_over_current_events", "Times the clocks were cut for lack of power.", labels=["alarm"]
+    )
+    for alarm, count in figures["over_current_events"].items():
+        events.add_metric([alarm], count)
+    yield events
+    if figures["power_mode"]:
+        yield InfoMetricFamily("ufuser_power_mode", "Of a Jetson.", {"mode": figures["power_mode"]})
 
 
 def _histogram(name: str, text: str, label: str, values: Mapping[str, Histogram]) -> HistogramMetricFamily:

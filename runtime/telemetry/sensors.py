@@ -30,9 +30,9 @@ def temperatures(system: Path = SYSTEM) -> dict[str, float]:
     """Degrees Celsius by name of the thermal zone."""
     found: dict[str, float] = {}
     for zone in sorted((system / "class/thermal").glob("thermal_zone*")):
-        value = _number(zone / "temp")
+        value = number(zone / "temp")
         if value is not None:
-            found[_text(zone / "type") or zone.name] = value / 1000
+            found[text(zone / "type") or zone.name] = value / 1000
     return found
 
 
@@ -48,7 +48,7 @@ class Rail:
 
     def watts(self) -> float | None:
         """Current power; None if it cannot be read."""
-        voltage, current = _number(self.millivolts), _number(self.milliamperes)
+        voltage, current = number(self.millivolts), number(self.milliamperes)
         return None if voltage is None or current is None else voltage * current / 1e6
 
 
@@ -56,10 +56,10 @@ def rails(system: Path = SYSTEM) -> tuple[Rail, ...]:
     """The rails of a Jetson's INA3221 monitors and, on Thor, of the INA238 at the power input."""
     found = []
     for chip in sorted((system / "class/hwmon").glob("hwmon*")):
-        name = _text(chip / "name")
+        name = text(chip / "name")
         for channel in _CHANNELS.get(name, ()):
             volts, amperes = chip / f"in{channel}_input", chip / f"curr{channel}_input"
-            label = _text(chip / f"in{channel}_label") or _text(chip / "label") or _UNLABELLED[name]
+            label = text(chip / f"in{channel}_label") or text(chip / "label") or _UNLABELLED[name]
             if label and label != _NOT_CONNECTED and volts.is_file() and amperes.is_file():
                 found.append(Rail(name.upper(), label, volts, amperes))
     return tuple(found)
@@ -80,15 +80,17 @@ def powers(system: Path = SYSTEM) -> dict[str, float]:
     return {label: watts for label, watts in read.items() if watts is not None}
 
 
-def _text(path: Path) -> str:
+def text(path: Path) -> str:
+    """What a file says, without spaces at its ends; "" if it cannot be read."""
     try:
         return path.read_text(errors="replace").strip()
     except OSError:
         return ""
 
 
-def _number(path: Path) -> float | None:
+def number(path: Path) -> float | None:
+    """The number in a file; None if there is none."""
     try:
-        return float(_text(path))
+        return float(text(path))
     except ValueError:
         return None
