@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ufuser.runtime.command import Parser, run_command
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import make_folder
 
 from .objectives import OBJECTIVES
 
@@ -43,13 +44,40 @@ def get_parser(prog: str = "python -m ufuser.train") -> Parser:
 
 
 def _add_training_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--recipe", type=Path, required=True, help="TOML with every number of the run")
+    parser.add_argument(
+        "--recipe",
+        type=Path,
+        required=True,
+        metavar="NAME|FILE",
+        help="every number of the run: a shipped recipe, such as ufuser_direct, or a TOML file",
+    )
     parser.add_argument(
         "--data", type=Path, required=True, help="folder with ir/ and vi/, equally named images"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, log and panels")
+    parser.add_argument(
+        "--validation",
+        metavar="FILE|SHARE",
+        help="pairs kept out of training: a file with one name a line, or a share such as 0.1, drawn by the recipe's "
+        "seed (default: the recipe's list; without one, a tenth)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="train for N steps, or up to N with --resume (default: the recipe's)",
+    )
     parser.add_argument("--init", type=Path, metavar="CHECKPOINT", help="initial weights")
-    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the run in --out; start it if there is none"
+    )
+    parser.add_argument(
+        "--save-minutes",
+        type=float,
+        default=10.0,
+        metavar="N",
+        help="also save the state for --resume every N minutes (default: 10)",
+    )
     parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
     parser.add_argument("--device", default="cpu", help="torch device: cpu, cuda, cuda:1 (default: cpu)")
 
@@ -80,6 +108,8 @@ def run_training(args: argparse.Namespace) -> None:
     from .setup import prepared
     from .trainer import Run, Trainer
 
+    if not args.save_minutes > 0:
+        raise InputError(f"save_minutes={args.save_minutes:g}: expected more than 0", "save_minutes")
     objective = importlib.import_module(f".objectives.{args.command}", __package__)
     with prepared(args, args.command) as setup:
         recipe = setup.recipe
@@ -88,8 +118,14 @@ def run_training(args: argparse.Namespace) -> None:
             f"{recipe.name}: {recipe.model}, {len(task.training)} examples to train on, "
             f"{len(task.validation)} to validate"
         )
-        run = Run(recipe, task, args.out, setup.device, args.resume, setup.processes)
-        best = Trainer(run, setup.model).run()
+        run = Run(recipe, task, args.out, setup.device, args.resume, setup.processes, args.save_minutes)
+        trainer = Trainer(run, setup.model)
+        if setup.split.is_drawn:
+            setup.print(setup.split.note)
+            if setup.processes.is_first:
+                make_folder(args.out)
+                setup.split.write(args.out)
+        best = trainer.run()
         setup.print(f"best validation loss {best:.5f}: {args.out / 'best.safetensors'}")
 
 

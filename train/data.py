@@ -96,29 +96,6 @@ def find_pairs(root: Path) -> list[Pair]:
     return pairs
 
 
-def split_pairs(pairs: list[Pair], validation: Path) -> tuple[list[Pair], list[Pair]]:
-    """(training, validation): those named in the list, one stem a line, are for validation only."""
-    try:
-        lines = validation.read_text(encoding="utf-8").splitlines()
-    except OSError as e:
-        raise InputError(f"cannot read the validation list {validation}: {e.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"the validation list {validation} is not UTF-8 text") from None
-    names = {line.strip() for line in lines} - {""}
-    absent = sorted(names - {p.name for p in pairs})
-    if absent:  # a misspelt name would put its pair into training
-        more = f" (and {len(absent) - 5} more)" if len(absent) > 5 else ""
-        raise InputError(f"{validation} names pairs that are not there: {', '.join(absent[:5])}{more}")
-    kept = [p for p in pairs if p.name in names]
-    rest = [p for p in pairs if p.name not in names]
-    if not kept or not rest:
-        raise InputError(
-            f"{validation} names {len(kept)} of the {len(pairs)} pairs: "
-            "expected at least one on each side of the split"
-        )
-    return rest, kept
-
-
 def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
     return float(np.exp(rng.uniform(*np.log(bounds))))
 

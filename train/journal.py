@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,6 +34,20 @@ class Meter:
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._seconds += seconds
         self._steps += 1
+
+    def state(self, sums: dict[str, float]) -> dict[str, object]:
+        """What `restore` needs, with the sums of `sums` in place of its own."""
+        return {"sums": dict(sums), "seconds": self._seconds, "steps": self._steps}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on with the mean that was being made."""
+        self.reset()
+        self._sums, self._seconds, self._steps = dict(state["sums"]), state["seconds"], state["steps"]
+
+    @property
+    def sums(self) -> dict[str, float]:
+        """Sum of each term over the steps."""
+        return dict(self._sums)
 
     @property
     def means(self) -> dict[str, float]:

@@ -117,6 +117,15 @@ def mean_over(values: list[float], processes: Processes, device: torch.device) -
     return [x / processes.world_size for x in total.tolist()]
 
 
+def any_of(flag: bool, processes: Processes, device: torch.device) -> bool:
+    """Whether the flag is set in any process; the same answer in all of them."""
+    if processes.world_size == 1:
+        return flag
+    shared = torch.tensor([float(flag)], device=device)
+    distributed.all_reduce(shared, distributed.ReduceOp.MAX)
+    return bool(shared.item())
+
+
 def wait(processes: Processes) -> None:
     """Wait until every process is here."""
     if processes.world_size > 1:

@@ -12,6 +12,9 @@ from ufuser.runtime.errors import InputError
 from .objectives import DIRECT, OBJECTIVES
 from .sections import CommonRecipe, ObjectiveRecipe
 
+RECIPES = Path(__file__).parent / "recipes"
+"""The shipped recipes."""
+
 
 class Recipe(CommonRecipe, frozen=True, kw_only=True):
     """One training run."""
@@ -32,6 +35,17 @@ _File = msgspec.defstruct(
     kw_only=True,
 )
 """The keys of a file: the common ones, and the section of one objective or none."""
+
+
+def find_recipe(wanted: Path) -> Path:
+    """A file, or a shipped recipe by its name (`ufuser_direct`, `ablations/exp1`). Raises InputError."""
+    shipped = RECIPES / f"{wanted}.toml"
+    if wanted.suffix or wanted.is_file():
+        return wanted
+    if not shipped.is_file():
+        names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
+        raise InputError(f"recipe={wanted}: expected a .toml file or one of {names}", "recipe")
+    return shipped
 
 
 def load_recipe(path: Path) -> Recipe:

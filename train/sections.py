@@ -27,9 +27,9 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class DataRecipe(Section, frozen=True):
     """Where patches come from and how they are augmented."""
 
-    validation: Annotated[
-        str, Meta(min_length=1)
-    ]  # a file beside the recipe: stems of pairs kept out of training
+    validation: Annotated[str, Meta(min_length=1)] | None = (
+        None  # a file beside the recipe: stems of pairs kept out of training; without it, a seeded tenth
+    )
     validate_on: Count = 0  # validate on the first so many of them during training; 0 is all
     crop: Annotated[int, Meta(ge=16, multiple_of=8)] = 128  # edge of a patch in pixels
     cache_mib: Count = 2048  # decoded images kept in memory up to this

@@ -9,19 +9,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import torch
 from torch import nn
 
 from ufuser.runtime.errors import InputError
 
 from .checkpoint import digest, load_weights, read_initial
-from .data import Example, Pair, find_pairs, split_pairs
+from .data import Example, Pair, find_pairs
 from .models import MODELS, create, names, shape_multiple
 from .models.fnet import FNet, FNetPair
 from .objectives.objective import Objective, Task
 from .processes import Processes, joined
-from .recipe import Recipe, load_recipe
+from .recipe import Recipe, find_recipe, load_recipe
 from .sections import DataRecipe
+from .split import Split, split_pairs
 from .trainer import check_out
 
 
@@ -33,10 +35,19 @@ class Setup:
     model: nn.Module
     device: torch.device
     processes: Processes
-    training: list[Pair]
-    validation: list[Pair]
+    split: Split
     origin: dict[str, object]
     """Digests of the pairs' names and of the initial weights."""
+
+    @property
+    def training(self) -> list[Pair]:
+        """Pairs to train on."""
+        return self.split.training
+
+    @property
+    def validation(self) -> list[Pair]:
+        """Pairs to validate on during training."""
+        return self.split.validation[: self.recipe.data.validate_on or None]
 
     def print(self, text: str) -> None:
         """Print a line, in the first process only."""
@@ -67,27 +78,37 @@ def prepared(args: argparse.Namespace, command: str) -> Iterator[Setup]:
 
     `command` is the objective that the recipe must be for.
     """
-    recipe = load_recipe(args.recipe)
+    path = find_recipe(args.recipe)
+    recipe = with_steps(load_recipe(path), args.steps)
     if recipe.command != command:
         raise InputError(
             f"{args.recipe} is for `ufuser train {recipe.command}`, got `ufuser train {command}`"
         )
     torch.manual_seed(recipe.seed)
-    model = _network(recipe, args.recipe)
+    model = _network(recipe, path)
     if args.threads is not None:
         if args.threads < 1:
             raise InputError(f"threads={args.threads}: expected at least 1", "threads")
         torch.set_num_threads(args.threads)
     check_out(args.out, args.resume)
-    training, validation = split_pairs(find_pairs(args.data), args.recipe.parent / recipe.data.validation)
-    stems = ["\n".join(pair.name for pair in side) for side in (training, validation)]
+    listed = path.parent / recipe.data.validation if recipe.data.validation else None
+    split = split_pairs(find_pairs(args.data), args.validation, listed, recipe.seed)
+    stems = ["\n".join(pair.name for pair in side) for side in (split.training, split.validation)]
     origin: dict[str, object] = {"pairs": hashlib.sha256("\n\n".join(stems).encode()).hexdigest()}
-    validation = validation[: recipe.data.validate_on or None]
     if args.init is not None:
         load_weights(model, read_initial(args.init, recipe.model), str(args.init))
         origin |= digests(init=args.init)
     with joined(args.device) as (processes, device):
-        yield Setup(recipe, model, device, processes, training, validation, origin)
+        yield Setup(recipe, model, device, processes, split, origin)
+
+
+def with_steps(recipe: Recipe, steps: int | None) -> Recipe:
+    """The recipe with another number of steps; None keeps its own."""
+    if steps is None:
+        return recipe
+    if steps < 1:
+        raise InputError(f"steps={steps}: expected at least 1", "steps")
+    return msgspec.structs.replace(recipe, optim=msgspec.structs.replace(recipe.optim, steps=steps))
 
 
 def _network(recipe: Recipe, path: Path) -> nn.Module:

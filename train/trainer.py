@@ -1,7 +1,8 @@
 """The training loop: warm-up and cosine decay, clipping, averaged weights, validation, exact resume.
 
 A resumed run repeats an unbroken one bit for bit on the same device with the same number of threads and
-processes; other numbers add up in another order.
+processes; other numbers add up in another order. Its state is saved at each validation, every few minutes between them,
+and when a signal ends it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from ufuser.runtime.errors import InputError, first_line
 from ufuser.runtime.files import make_folder, write_bytes
@@ -29,9 +29,20 @@ from .journal import Meter, Row, curve, panel, table
 from .models import all_options, shape_multiple
 from .networks import at_any_size, in_precision
 from .objectives.objective import Stateful, Task
-from .processes import SINGLE, Processes, has_own_statistics, mean_over, parallel, synchronised, wait
+from .processes import (
+    SINGLE,
+    Processes,
+    any_of,
+    has_own_statistics,
+    mean_over,
+    parallel,
+    synchronised,
+    wait,
+)
 from .recipe import Recipe
 from .sections import OptimRecipe
+from .step_bar import StepBar
+from .stopping import Stop
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,8 @@ class Run:
     device: torch.device
     resume: bool
     processes: Processes = SINGLE
+    save_minutes: float = 10.0
+    """Minutes between two savings of the state, beside those at validations."""
 
 
 LAST, BEST, LOG, PANEL, CURVE = FILES = ("last.pt", "best.safetensors", "log.csv", "panel.png", "curve.png")
@@ -53,11 +66,9 @@ def check_out(out: Path, resume: bool) -> None:
     """Check that a run can begin or continue in `out`. Creates nothing.
 
     Raises:
-        InputError: `out` holds a run already, or none to resume; it cannot be written, which would otherwise show
-            only at the first validation.
+        InputError: `out` holds a run already, and `resume` is not set; it cannot be written, which would otherwise
+            show only at the first saving.
     """
-    if resume and not (out / LAST).is_file():
-        raise InputError(f"nothing to resume: {out / LAST} is not there")
     if not resume and (out / LAST).exists():
         raise InputError(f"{out} already holds a run: give --resume to continue it, or another --out")
     for name in FILES:
@@ -106,6 +117,7 @@ class Trainer:
         self._best = math.inf
         self._log: list[Row] = []
         self._meter = Meter(run.device)
+        self._saved = time.monotonic()
 
     def run(self) -> float:
         """Train to the recipe's last step; writes best.safetensors, last.pt, log.csv and pictures in `out`.
@@ -113,36 +125,60 @@ class Trainer:
         Returns:
             The validation loss of the best weights; of several processes, in rank 0 only, which alone validates.
         """
-        recipe, first = self._run.recipe, self._run.processes.is_first
+        recipe, processes = self._run.recipe, self._run.processes
         check_out(self._run.out, self._run.resume)
-        if self._run.resume:
-            self._restore()
-        if first and has_own_statistics(self._model, self._run.processes):
-            tqdm.write("on CPUs the BatchNorms of each process see only its own part of the batch")
+        resumed = self._run.resume and (self._run.out / LAST).is_file()
+        notes = self._restore() if resumed else []
+        if self._run.resume and not resumed:
+            notes.append(f"nothing to resume in {self._run.out}: training starts")
+        if has_own_statistics(self._model, processes):
+            notes.append("on CPUs the BatchNorms of each process see only its own part of the batch")
         make_folder(self._run.out)
-        steps = recipe.optim.steps
-        with tqdm(total=steps, initial=self._step, unit="step", dynamic_ncols=True, disable=not first) as bar:
+        steps, batch = recipe.optim.steps, recipe.optim.batch
+        with Stop() as stop, StepBar(steps, self._step, batch, processes.is_first) as bar:
+            for note in notes:
+                bar.note(note)
+            self._saved = time.monotonic()
+            self._evaluate_if_due(stop, bar)  # a run may have been stopped just before
             while self._step < steps:
                 begin = time.perf_counter()
                 terms = self._train_step()
                 self._meter.add(terms, time.perf_counter() - begin)
                 self._step += 1
-                rate = bar.format_dict.get("rate")  # recent steps per second; None at first
-                speed = f", {rate * recipe.optim.batch:.1f} samples/s" if rate else ""
-                bar.set_postfix_str(f"loss {sum(terms.values()):.4f}{speed}", refresh=False)
-                bar.update()
-                if self._step % recipe.validate_every == 0 or self._step == steps:
-                    self._evaluate()
+                bar.step(sum(terms.values()))
+                self._save_if_due(stop, bar)
+                self._evaluate_if_due(stop, bar)
         return self._best
 
-    def _evaluate(self) -> None:
+    def _save_if_due(self, stop: Stop, bar: StepBar) -> None:
+        """Save the state after so many minutes; when a signal has come, save it and leave."""
+        processes, device = self._run.processes, self._run.device
+        late = time.monotonic() - self._saved >= 60 * self._run.save_minutes
+        if not any_of(late or stop.requested, processes, device):
+            return
+        self._save()
+        if any_of(stop.requested, processes, device):
+            bar.note(f"saved at step {self._step} in {self._run.out / LAST}")
+            stop.leave()
+
+    def _evaluate_if_due(self, stop: Stop, bar: StepBar) -> None:
         """Average the training terms over all processes; rank 0 validates and writes."""
-        processes, means, cost = self._run.processes, self._meter.means, self._meter.cost
+        recipe, processes = self._run.recipe, self._run.processes
+        last = self._log[-1]["step"] if self._log else 0
+        due = self._step % recipe.validate_every == 0 or self._step == recipe.optim.steps
+        if not due or self._step == last:
+            return
+        means, cost = self._meter.means, self._meter.cost
         shared = mean_over(list(means.values()), processes, self._run.device)
         if processes.is_first:
-            self._validate(dict(zip(means, shared, strict=True)), cost)
+            loss, rows = self._validate(stop, bar)
+            self._log.append(self._row(dict(zip(means, shared, strict=True)), loss, cost))
+            self._publish(sum(loss.values()), rows)
+            bar.line()
         wait(processes)
         self._meter.reset()
+        self._save()
+        self._meter.reset()  # the memory of saving is not that of a step
 
     def _train_step(self) -> dict[str, float]:
         optim = self._run.recipe.optim
@@ -172,12 +208,14 @@ class Trainer:
                 statistic.copy_(now)  # running statistics are averages already
         return {k: v.item() for k, v in terms.items()}
 
-    def _validate(self, terms: dict[str, float], cost: Row) -> None:
-        """`terms` are the means of training since the last validation."""
+    def _validate(self, stop: Stop, bar: StepBar) -> tuple[dict[str, float], list[list[np.ndarray]]]:
+        """The mean of each term over the validation examples, and the pictures to show."""
         sums: dict[str, float] = {}
         rows: list[list[np.ndarray]] = []
         network = at_any_size(self._average, shape_multiple(self._average))
         for index, example in enumerate(self._run.task.validation):
+            if self._run.processes.world_size == 1:  # the others wait for the end of it
+                self._save_if_due(stop, bar)
             pictures = [as_float(read_grey(p))[None, None] for p in example.images]
             images = [torch.from_numpy(x).to(self._run.device) for x in pictures]
             rng = np.random.default_rng([self._run.recipe.seed, index, 2])  # the same each time: comparable
@@ -187,49 +225,61 @@ class Trainer:
                 sums[name] = sums.get(name, 0.0) + value.item() / len(self._run.task.validation)
             if len(rows) < 6:
                 rows.append([x[0, 0].cpu().numpy() for x in shown])
-        loss = sum(sums.values())
-        self._log.append(
-            {
-                "step": self._step,
-                "train": sum(terms.values()),
-                "validation": loss,
-                **{f"train_{k}": v for k, v in terms.items()},
-                **{f"validation_{k}": v for k, v in sums.items()},
-                **cost,
-            }
-        )
-        self._publish(loss, rows)
+        return sums, rows
+
+    def _row(self, terms: dict[str, float], sums: dict[str, float], cost: Row) -> Row:
+        """A line of the log; `terms` are the means of training since the last validation."""
+        return {
+            "step": self._step,
+            "train": sum(terms.values()),
+            "validation": sum(sums.values()),
+            **{f"train_{k}": v for k, v in terms.items()},
+            **{f"validation_{k}": v for k, v in sums.items()},
+            **cost,
+        }
 
     def _publish(self, loss: float, rows: list[list[np.ndarray]]) -> None:
+        """Write the weights if they are the best so far, the log and the pictures."""
         recipe, out = self._run.recipe, self._run.out
         notes = {"step": self._step, "validation_loss": round(loss, 6), "torch": torch.__version__}
-        notes |= self._run.task.origin
-        state = self._average.state_dict()
+        notes |= {"steps": recipe.optim.steps, **self._run.task.origin}
         if loss < self._best:
             self._best = loss
+            state = self._average.state_dict()
             save_checkpoint(out / BEST, state, recipe.model, recipe.text, notes, self._options)
         write_bytes(out / LOG, table(self._log))
         write_bytes(out / CURVE, curve(self._log, recipe.name))
         picture = panel(rows)
         write_bytes(out / f"panel_{self._step:06d}.png", picture)
         write_bytes(out / PANEL, picture)
-        buffer = io.BytesIO()
+
+    def _save(self) -> None:
+        """Write the state that `_restore` reads; rank 0 does, with the mean of all processes' terms."""
+        run, sums = self._run, self._meter.sums
+        shared = mean_over(list(sums.values()), run.processes, run.device)
+        self._saved = time.monotonic()
+        if not run.processes.is_first:
+            return
         content = {
-            "recipe": recipe.text,
-            "origin": dict(self._run.task.origin),
+            "recipe": run.recipe.text,
+            "origin": dict(run.task.origin),
+            "steps": run.recipe.optim.steps,
             "step": self._step,
             "best": self._best,
             "log": self._log,
+            "meter": self._meter.state(dict(zip(sums, shared, strict=True))),
             "model": self._model.state_dict(),
-            "average": state,
+            "average": self._average.state_dict(),
             "optimizer": self._optimizer.state_dict(),
         }
         if isinstance(self._objective, Stateful):
             content["objective"] = self._objective.state_dict()
+        buffer = io.BytesIO()
         torch.save(content, buffer)
-        write_bytes(out / LAST, buffer.getvalue())
+        write_bytes(run.out / LAST, buffer.getvalue())
 
-    def _restore(self) -> None:
+    def _restore(self) -> list[str]:
+        """Read the state of the run so far. Returns what the user must know of it."""
         last = self._run.out / LAST
         try:
             # To the CPU first: Adam keeps its step counts there, and `load_state_dict` copies the rest to the device.
@@ -258,3 +308,17 @@ class Trainer:
         if isinstance(self._objective, Stateful):
             self._objective.load_state_dict(content["objective"])
         self._step, self._best, self._log = content["step"], content["best"], content["log"]
+        if "meter" in content:  # a run of an earlier version was saved at its validations only
+            self._meter.restore(content["meter"])
+        return self._about(content.get("steps"))
+
+    def _about(self, before: int | None) -> list[str]:
+        """Of the number of steps: the run's so far, None if unknown, and the one that is asked for now."""
+        now = self._run.recipe.optim.steps
+        if self._step >= now:
+            return [f"the run is at step {self._step} of {now}: --steps with a larger number makes it longer"]
+        if before not in (None, now):
+            return [
+                f"the run was for {before} steps and is now for {now}: its learning rate follows the new number"
+            ]
+        return []

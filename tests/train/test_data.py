@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.images import as_float, read_grey
 from ufuser.train import data
-from ufuser.train.data import Pair, PatchSampler, find_pairs, split_pairs
+from ufuser.train.data import Pair, PatchSampler, find_pairs
 from ufuser.train.sections import DataRecipe
 
 RNG = np.random.default_rng(0)
@@ -76,32 +76,6 @@ def test_images_the_network_cannot_take_are_refused_before_training(
     write_pairs(tmp_path, {"low": (15, 40), "fine": (16, 16)})
     with pytest.raises(InputError, match="low is 40x15, smaller than 16x16"):
         find_pairs(tmp_path)
-
-
-def test_split_keeps_the_listed_pairs_out_of_training(tmp_path: Path) -> None:
-    pairs = [Pair(name, tmp_path, tmp_path) for name in ("a", "b b", "c")]
-    listed = tmp_path / "v.txt"
-    listed.write_text("b b\r\n\n  c \n", encoding="utf-8")
-    training, validation = split_pairs(pairs, listed)
-    assert [p.name for p in training] == ["a"]
-    assert [p.name for p in validation] == ["b b", "c"]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", r"v\.txt names 0 of the 2 pairs"),
-        (b"a\nb\n", r"v\.txt names 2 of the 2 pairs"),
-        (b"a\nbb\n", r"v\.txt names pairs that are not there: bb$"),
-        (b"\xff\xfe", r"v\.txt is not UTF-8"),
-        (None, r"cannot read the validation list .*v\.txt"),
-    ],
-)
-def test_a_wrong_validation_list_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
-    if content is not None:
-        (tmp_path / "v.txt").write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        split_pairs([Pair(name, tmp_path, tmp_path) for name in "ab"], tmp_path / "v.txt")
 
 
 RECIPE = DataRecipe(

@@ -26,6 +26,7 @@ def write(tmp_path: Path, text: str) -> Path:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_shipped_recipes_load(path: Path) -> None:
     recipe = load_recipe(path)
+    assert recipe.data.validation is not None
     names = (path.parent / recipe.data.validation).read_text(encoding="utf-8").split()
     assert MODELS[recipe.model].kind in recipe.objective.kinds
     assert type(recipe.objective) is OBJECTIVES[recipe.command].recipe
@@ -59,7 +60,7 @@ def test_absent_sections_and_keys_take_the_defaults(tmp_path: Path) -> None:
         (HEAD.replace("every = 2", "every = 0") + DATA, "validate_every is 0: expected a whole number >= 1"),
         (HEAD + "data = 3\n", "data is 3: expected a table"),
         (HEAD, "the key 'data' is missing"),
-        (HEAD + "[data]\ncrop = 64\n", "the key 'data.validation' is missing"),
+        (HEAD + "[data]\nvalidation = 3\n", "data.validation is 3: expected text"),
         (HEAD + DATA + "cropp = 64\n", "unknown key 'data.cropp' (did you mean 'crop'?)"),
         (HEAD + DATA + "crop = 64.0\n", "data.crop is 64.0: expected a whole number"),
         (HEAD + DATA + "crop = 8\n", "data.crop is 8: expected a whole number >= 16"),

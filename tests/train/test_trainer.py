@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
@@ -20,13 +22,14 @@ from torch import nn
 from ufuser.runtime.errors import InputError
 from ufuser.train.__main__ import main
 from ufuser.train.checkpoint import load_model, read_checkpoint
-from ufuser.train.data import find_pairs, split_pairs
+from ufuser.train.data import find_pairs
 from ufuser.train.losses import DirectLoss
 from ufuser.train.networks import pad_to_multiple
 from ufuser.train.objectives.direct import DirectObjective, Loss
 from ufuser.train.objectives.objective import Task
 from ufuser.train.recipe import load_recipe
 from ufuser.train.sections import OptimRecipe
+from ufuser.train.split import by_list
 from ufuser.train.trainer import Run, Trainer, learning_rate
 
 
@@ -164,6 +167,131 @@ def test_ctrl_c_ends_with_one_line_and_130_and_runs_do_not_mix(
     assert "is not the state of a training run" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_before_the_first_validation_keeps_the_run(
+    project: Path,
+    losses: Callable[[Path], list[dict[str, str]]],
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    code: int,
+) -> None:
+    """The step is finished, and what is resumed is the unbroken run bit for bit, with the means in the log."""
+    change(project, "validate_every = 2", "validate_every = 6")
+    assert main(arguments(project, out="unbroken")) == 0
+    out, unbroken = project / "out", project / "unbroken"
+    with signalled_at(3, number):
+        assert ended(project) == code
+    said = capsys.readouterr().err
+    assert f"saved at step 4 in {out / 'last.pt'}" in said
+    assert "Traceback" not in said
+    assert not (out / "log.csv").exists()
+    assert main(arguments(project, "--resume")) == 0
+    same_run(out, unbroken, losses)
+
+
+def test_a_signal_in_validation_repeats_that_validation(
+    project: Path, losses: Callable[[Path], list[dict[str, str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(arguments(project, "--validation", "0.5", out="unbroken")) == 0
+    validate, seen = DirectObjective.validate, []
+
+    def signalled(*args: Any) -> Any:
+        if len(args[2][0]) == 1:  # a whole picture; a batch has two
+            seen.append(1)
+            if len(seen) == 3:  # the first picture of the second validation
+                os.kill(os.getpid(), signal.SIGTERM)
+        return validate(*args)
+
+    monkeypatch.setattr(DirectObjective, "validate", signalled)
+    assert ended(project, "--validation", "0.5") == 143
+    assert torch.load(project / "out" / "last.pt", weights_only=True)["step"] == 4
+    assert [row["step"] for row in table(project / "out")] == ["2"]
+    assert main(arguments(project, "--validation", "0.5", "--resume")) == 0
+    same_run(project / "out", project / "unbroken", losses)
+
+
+def test_a_kill_keeps_what_was_saved_by_time(
+    project: Path, losses: Callable[[Path], list[dict[str, str]]], ctrl_c_before: Callable[[int], Any]
+) -> None:
+    change(project, "validate_every = 2", "validate_every = 6")
+    assert main(arguments(project, out="unbroken")) == 0
+    with ctrl_c_before(3):  # an exception, not a signal: as a kill
+        assert main(arguments(project, "--save-minutes", "1e-9")) == 130
+    assert torch.load(project / "out" / "last.pt", weights_only=True)["step"] == 3
+    assert main(arguments(project, "--resume")) == 0
+    same_run(project / "out", project / "unbroken", losses)
+
+
+def test_resume_starts_where_there_is_nothing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One command for a cluster that requeues its jobs."""
+    assert main(arguments(project, "--resume")) == 0
+    assert f"nothing to resume in {project / 'out'}: training starts" in capsys.readouterr().err
+    assert [row["step"] for row in table(project / "out")] == ["2", "4", "6"]
+
+
+def test_a_finished_run_is_made_longer(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments(project)) == 0
+    capsys.readouterr()
+    assert main(arguments(project, "--resume")) == 0
+    assert (
+        "the run is at step 6 of 6: --steps with a larger number makes it longer" in capsys.readouterr().err
+    )
+    assert main(arguments(project, "--resume", "--steps", "9")) == 0
+    assert "the run was for 6 steps and is now for 9" in capsys.readouterr().err
+    assert [row["step"] for row in table(project / "out")] == ["2", "4", "6", "8", "9"]
+
+
+def test_the_number_of_steps_is_kept_with_the_weights(project: Path) -> None:
+    assert main(arguments(project, "--steps", "3")) == 0
+    assert read_checkpoint(project / "out" / "best.safetensors")[1].notes["steps"] == 3
+
+
+def test_a_log_file_gets_a_line_for_each_validation(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(project)) == 0
+    said = capsys.readouterr().err
+    assert "\r" not in said
+    assert [line.split(" [")[0] for line in said.splitlines()] == ["2/6", "4/6", "6/6"]
+
+
+@contextmanager
+def signalled_at(step: int, number: signal.Signals) -> Iterator[None]:
+    """A signal to this process within a step of training."""
+    train_step = Trainer._train_step
+
+    def signalled(trainer: Trainer) -> dict[str, float]:
+        if trainer._step == step:
+            os.kill(os.getpid(), number)
+        return train_step(trainer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_train_step", signalled)
+        yield
+
+
+def ended(project: Path, *more: str) -> int:
+    """The exit code of a run that a signal ends."""
+    handlers = {n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        return main(arguments(project, *more))
+    except SystemExit as e:
+        return int(str(e.code))
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def same_run(out: Path, unbroken: Path, losses: Callable[[Path], list[dict[str, str]]]) -> None:
+    assert losses(out) == losses(unbroken)
+    weights, kept = (read_checkpoint(folder / "best.safetensors")[0] for folder in (out, unbroken))
+    assert all(torch.equal(weights[k], kept[k]) for k in kept)
+    states = [torch.load(folder / "last.pt", weights_only=True)["model"] for folder in (out, unbroken)]
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[1])
+
+
 def test_ctrl_c_before_the_first_checkpoint(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,7 +306,17 @@ def test_ctrl_c_before_the_first_checkpoint(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--resume"], "nothing to resume"),
+        (["--steps", "0"], "--steps 0: expected at least 1"),
+        (["--save-minutes", "0"], "--save-minutes 0: expected more than 0"),
+        (
+            ["--validation", "1.5"],
+            "--validation 1.5: expected a file of names, or a share above 0 and below 1",
+        ),
+        (["--validation", "none.txt"], "cannot read the validation list none.txt"),
+        (
+            ["--recipe", "ufuser_dirct"],
+            "--recipe ufuser_dirct: expected a .toml file or one of daefuse_phase1",
+        ),
         (["--threads", "0"], "--threads 0: expected at least 1"),
         (["--device", "abacus"], "--device abacus is not usable"),
         (["--device", "cuda:99"], "--device cuda:99 is not usable"),
@@ -244,8 +382,8 @@ class Blend(nn.Module):
 def small_run(project: Path, loss: Loss | None = None) -> Run:
     recipe = load_recipe(project / "tiny.toml")
     objective = DirectObjective(loss or DirectLoss(recipe.loss))
-    training, validation = split_pairs(find_pairs(project / "data"), project / "validation.txt")
-    task = Task(objective, training, validation, recipe.data)
+    split = by_list(find_pairs(project / "data"), project / "validation.txt")
+    task = Task(objective, split.training, split.validation, recipe.data)
     return Run(recipe, task, project / "out", torch.device("cpu"), resume=False)
 
 

@@ -1,0 +1,99 @@
+"""Which pairs are kept for validation: by a list, by a share, and on pairs of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ufuser.runtime.errors import InputError
+from ufuser.train.__main__ import main
+from ufuser.train.data import Pair
+from ufuser.train.recipe import RECIPES
+from ufuser.train.split import by_list, split_pairs
+
+SHIPPED = RECIPES / "roadscene_validation.txt"
+
+
+def pairs_of(*names: str) -> list[Pair]:
+    return [Pair(name, Path(), Path()) for name in names]
+
+
+def test_the_listed_pairs_are_kept_out_of_training(tmp_path: Path) -> None:
+    listed = tmp_path / "v.txt"
+    listed.write_text("b b\r\n\n  c \n", encoding="utf-8")
+    split = by_list(pairs_of("a", "b b", "c"), listed)
+    assert [p.name for p in split.training] == ["a"]
+    assert [p.name for p in split.validation] == ["b b", "c"]
+    assert not split.is_drawn
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"v\.txt names 0 of the 2 pairs"),
+        (b"a\nb\n", r"v\.txt names 2 of the 2 pairs"),
+        (b"a\nbb\n", r"v\.txt names pairs that are not there: bb$"),
+        (b"\xff\xfe", r"v\.txt is not UTF-8"),
+        (None, r"cannot read the validation list .*v\.txt"),
+    ],
+)
+def test_a_wrong_list_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "v.txt").write_bytes(content)
+    for wanted, listed in ((str(tmp_path / "v.txt"), None), (None, tmp_path / "v.txt")):
+        with pytest.raises(InputError, match=message):
+            split_pairs(pairs_of("a", "b"), wanted, listed, 1)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "listed", "count", "why"),
+    [
+        (None, None, 2, "no validation list"),
+        (None, SHIPPED, 2, "none of the pairs of roadscene_validation.txt is in the data"),
+        ("0.25", SHIPPED, 5, "validation=0.25"),
+        ("0.001", None, 1, "validation=0.001"),
+        ("0.999", None, 19, "validation=0.999"),
+    ],
+)
+def test_a_split_is_drawn_by_the_seed(wanted: str | None, listed: Path | None, count: int, why: str) -> None:
+    pairs = pairs_of(*(f"mine{k}" for k in range(20)))
+    split, again, other = (split_pairs(pairs, wanted, listed, seed) for seed in (1, 1, 2))
+    assert len(split.validation) == count
+    assert {p.name for p in split.training} | {p.name for p in split.validation} == {p.name for p in pairs}
+    assert len(split.training) == 20 - count
+    assert split.note.startswith(f"{why}: {count} of 20 pairs are drawn for validation (seed 1)")
+    assert split == again
+    assert split.validation != other.validation
+
+
+def test_the_shipped_list_must_fit_a_part_of_its_own_data() -> None:
+    known = SHIPPED.read_text(encoding="utf-8").split()
+    assert [p.name for p in split_pairs(pairs_of("x", *known), None, SHIPPED, 1).training] == ["x"]
+    with pytest.raises(InputError, match="names pairs that are not there"):
+        split_pairs(pairs_of("x", *known[:3]), None, SHIPPED, 1)
+    with pytest.raises(InputError, match="names pairs that are not there"):  # given by the user
+        split_pairs(pairs_of("x", "y"), str(SHIPPED), SHIPPED, 1)
+
+
+def test_one_pair_cannot_be_split() -> None:
+    with pytest.raises(InputError, match="only one pair: expected at least two"):
+        split_pairs(pairs_of("a"), None, None, 1)
+
+
+def test_a_shipped_recipe_by_name_trains_on_ones_own_pairs(
+    tmp_path: Path, write_pairs: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command of the README."""
+    data, out = write_pairs(tmp_path / "data", dict.fromkeys("abc", (32, 40))), tmp_path / "out"
+    words = ["direct", "--recipe", "ufuser_direct", "--data", str(data), "--threads", "1", "--steps", "1"]
+    assert main([*words, "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "roadscene_validation.txt is in the data: 1 of 3 pairs are drawn for validation" in said
+    assert "ufuser-direct: ufuser, 2 examples to train on, 1 to validate" in said
+    assert (out / "validation.txt").read_text() in {"a\n", "b\n", "c\n"}
+    # The written list gives the same split.
+    again = [*words, "--out", str(tmp_path / "again"), "--validation", str(out / "validation.txt")]
+    assert main(again) == 0
+    assert not (tmp_path / "again" / "validation.txt").exists()
