@@ -21,7 +21,7 @@ COMMANDS = {
     "peak": _bench("peak", "measured peak of convolution and copy, and the share reached"),
     "energy": _bench("energy", "millijoules per frame, on a Jetson or an NVIDIA GPU"),
     "rounds": _bench("rounds", "time networks alternately in one process"),
-    "islands": _bench("islands", "parts of a network that half precision breaks"),
+    "islands": _bench("islands_command", "parts of a network that half precision breaks"),
     "compare": _bench("compare", "find slowdowns between two results files"),
     "report": _bench("report", "write results as one HTML page and as Markdown"),
     "schema": _bench("results", "write the JSON Schema of results files"),

@@ -7,15 +7,18 @@ import textwrap
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ufuser.benchmarks import published
-from ufuser.benchmarks.audit import PARAMETERS, TOLERANCE, audit, weights_used
-from ufuser.benchmarks.cost import GraphCost, cost_of
+from ufuser.benchmarks.names import named_models
 from ufuser.benchmarks.results import Audited, Cost, OperatorShare, Results, write
 from ufuser.benchmarks.sizes import Size, as_text, parse_size, parse_sizes
 from ufuser.runtime.command import Parser
 from ufuser.runtime.files import require_writable
 from ufuser.runtime.models import find_model
+
+if TYPE_CHECKING:
+    from ufuser.benchmarks.cost import GraphCost
 
 _MIB = 1 << 20
 _WIDTH = 116
@@ -30,8 +33,8 @@ def get_parser(prog: str) -> Parser:
         "--models",
         nargs="+",
         default=["ufuser"],
-        metavar="NAME_OR_ONNX",
-        help="shipped models or ONNX files (default: ufuser)",
+        metavar="[NAME=]MODEL",
+        help="shipped models or ONNX files, and the names of their rows (default: ufuser)",
     )
     parser.add_argument(
         "--sizes", default="264x400,480x640", metavar="HxW,…", help="(default: 264x400,480x640)"
@@ -44,8 +47,11 @@ def get_parser(prog: str) -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Count and print. Returns 0; raises InputError for bad input."""
+    from ufuser.benchmarks.audit import audit  # with onnx
+    from ufuser.benchmarks.cost import cost_of
+
     sizes = parse_sizes(args.sizes)
-    models = [(Path(m).stem if Path(m).suffix else m, find_model(m)) for m in args.models]
+    models = [(name, find_model(m)) for name, m in named_models(args.models, "--models").items()]
     if args.json:
         require_writable(args.json)
     costs = [as_result(name, size, cost_of(path, *size)) for name, path in models for size in sizes]
@@ -103,6 +109,8 @@ def cost_text(cost: Cost) -> str:
 
 def audit_text(rows: Sequence[Audited], size: Size) -> str:
     """Printed and recomputed figures at one size, with a reason below each flagged one."""
+    from ufuser.benchmarks.audit import PARAMETERS, TOLERANCE
+
     table = published.load("fnet_1_cost")
     scaled = "" if size == parse_size(table.resolution) else ", printed figures scaled by the pixels"
     lines = [
@@ -124,6 +132,8 @@ def audit_text(rows: Sequence[Audited], size: Size) -> str:
 
 def not_recomputed_text() -> str:
     """Printed rows of networks that this package does not define, with a plausibility figure."""
+    from ufuser.benchmarks.audit import weights_used
+
     table = published.load("fnet_1_cost")
     size = parse_size(table.resolution)
     lines = [

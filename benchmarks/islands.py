@@ -6,11 +6,9 @@ simulated on the CPU: the result of every operator is rounded to 16 bits, produc
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,19 +22,12 @@ from ufuser.export.fidelity import (
     Network,
     Sample,
     compare,
-    pairs_in,
-    real_samples,
     torch_network,
 )
 from ufuser.export.precision import ISLANDS, to_half
 from ufuser.export.rewrite import rewrite
 from ufuser.export.rewrite_fnet import DeployedFNet
-from ufuser.export.tolerances import PSNR_FLOOR
-from ufuser.runtime.command import Parser
-from ufuser.runtime.engines.profiles import Extent
-from ufuser.runtime.errors import InputError
 from ufuser.runtime.shapes import MULTIPLE
-from ufuser.train.checkpoint import load_model
 
 _PRODUCTS = {"conv1d", "conv2d", "conv_transpose2d", "linear", "matmul", "__matmul__", "bmm", "baddbmm"}
 """Functions of PyTorch, by name, that are summed in float32."""
@@ -185,7 +176,7 @@ def extremes(height: int, width: int) -> list[Sample]:
     return [Sample(name, ir, vi, height, width) for name, (ir, vi) in pictures.items()]
 
 
-def _middle(sample: Sample, height: int, width: int) -> Sample:
+def middle(sample: Sample, height: int, width: int) -> Sample:
     """The middle of a pair, at most as large as the pair."""
     height, width = (
         min(wanted, side // MULTIPLE * MULTIPLE)
@@ -196,45 +187,3 @@ def _middle(sample: Sample, height: int, width: int) -> Sample:
         np.ascontiguousarray(x[..., top : top + height, left : left + width]) for x in (sample.ir, sample.vi)
     )
     return Sample(sample.name, ir, vi, height, width)
-
-
-def get_parser(prog: str = "ufuser bench islands") -> Parser:
-    """The command line, apart from its execution."""
-    parser = Parser(prog=prog, description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="safetensors file written by `ufuser train`")
-    parser.add_argument("--pairs", type=Path, required=True, metavar="DIR", help="real pairs, DIR/ir, DIR/vi")
-    parser.add_argument(
-        "--list", type=Path, metavar="FILE", help="stems, one a line, of the pairs of --pairs to use"
-    )
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="use each N-th of these pairs")
-    parser.add_argument("--crop", metavar="HxW", help="the middle of each (default: whole pictures)")
-    parser.add_argument(
-        "--extremes",
-        default="1x480x640",
-        metavar="BxHxW",
-        help="size of black, white and noise (default: %(default)s)",
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-def run(args: argparse.Namespace) -> int:
-    """Carry out the command line; the exit code. Raises InputError."""
-    if args.every < 1:
-        raise InputError(f"every={args.every}: expected 1 or more", argument="every")
-    _, height, width = Extent.parse(args.extremes, "extremes").axes
-    crop = Extent.parse(args.crop, "crop").axes if args.crop else None
-    model, _ = load_model(args.checkpoint)
-    pairs = list(real_samples(pairs_in(args.pairs, args.list)[:: args.every]))
-    if crop:
-        pairs = [_middle(sample, *crop[1:]) for sample in pairs]
-    groups = {"pairs": pairs, "extremes": extremes(height, width)}
-    floor = PSNR_FLOOR["fp16"]
-    for name, samples in groups.items():
-        print(f"{args.checkpoint}, {len(samples)} {name}, worst picture against fp32 (floor {floor:.0f} dB):")
-        for f in findings(model, samples):
-            d = f.difference
-            print(
-                f"  {d.lowest_psnr_db:6.1f} dB, largest {d.largest:.1e}  {f.change} ({f.count})", flush=True
-            )
-    return 0

@@ -23,13 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ufuser.benchmarks import results
+from ufuser.benchmarks.names import named_models
 from ufuser.benchmarks.operators import operator_times
 from ufuser.benchmarks.quality.command import listed_names
 from ufuser.benchmarks.quality.folder import match, read_sources
 from ufuser.benchmarks.results import Error, Latency, Results
 from ufuser.benchmarks.sizes import Size, as_text, parse_sizes
 from ufuser.benchmarks.worker import COMPILED, EAGER, PEERS, PLAIN, SIMPLE, Spec, spec_argument
-from ufuser.export.onnx_file import add_metadata, load_onnx, metadata_of
 from ufuser.runtime.command import Parser
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.models import find_model
@@ -54,7 +54,10 @@ def get_parser(prog: str) -> Parser:
     parser.add_argument("--vi", type=Path, help="folder of visible pictures with the same names")
     parser.add_argument("--list", type=Path, help="file of stems to use, one per line (default: all)")
     parser.add_argument(
-        "--models", default="ufuser", metavar="A,B", help="shipped models or ONNX files (default: ufuser)"
+        "--models",
+        default="ufuser",
+        metavar="[NAME=]A,…",
+        help="shipped models or ONNX files, and the names of their rows (default: ufuser)",
     )
     parser.add_argument(
         "--engines",
@@ -125,8 +128,8 @@ def run(args: argparse.Namespace) -> int:
 def contenders(args: argparse.Namespace, folder: Path) -> list[Spec]:
     """All contenders, still without threads, batch and pictures. Raises InputError."""
     made = [
-        _engine_spec(model, engine)
-        for model in args.models.split(",")
+        _engine_spec(name, model, engine)
+        for name, model in named_models(args.models.split(","), "--models").items()
         for engine in args.engines.split(",")
         if engine
     ]
@@ -144,14 +147,16 @@ def contenders(args: argparse.Namespace, folder: Path) -> list[Spec]:
     return made
 
 
-def _engine_spec(model: str, engine: str) -> Spec:
+def _engine_spec(title: str, model: str, engine: str) -> Spec:
     """A model in an engine such as "openvino" or "openvino:bf16"."""
+    from ufuser.export.onnx_file import load_onnx, metadata_of
+
     name, _, cpu_precision = engine.partition(":")
     path = find_model(model)
     precision = (
         metadata_of(load_onnx(path)[1]).get("precision", "fp32") if path.suffix == ".onnx" else "engine"
     )
-    return Spec("engine", name, model, 0, "", cpu_precision or "fp32", precision)
+    return Spec("engine", name, model, 0, "", cpu_precision or "fp32", precision, title=title)
 
 
 @dataclass
@@ -215,7 +220,7 @@ def _latency(worker: Worker, size: Size, error: Error | None) -> Latency:
     spec = worker.spec
     return Latency.of(
         spec.name,
-        Path(spec.model).stem if spec.model else "",
+        spec.title or Path(spec.model).stem,
         size,
         spec.threads,
         worker.samples,
@@ -249,6 +254,7 @@ def _errors(workers: Sequence[Worker], folder: Path) -> dict[int, Error]:
 def _plain_export(checkpoint: Path, folder: Path) -> Path:
     """Export the network as trained, without rewrites."""
     from ufuser.export.exporter import trace
+    from ufuser.export.onnx_file import add_metadata
     from ufuser.train.checkpoint import load_model
 
     print("exporting the network without rewrites (a minute or two) …", file=sys.stderr, flush=True)

@@ -30,7 +30,7 @@ def operator_times(spec: Spec, threads: int, size: Size) -> OperatorTimes:
     else:
         raise InputError(f"no profile of {engine}: expected onnxruntime or openvino")
     milliseconds = {name: round(total / RUNS, 2) for name, total in spent.most_common()}
-    return OperatorTimes(engine, model.stem, size, threads, milliseconds, precision)
+    return OperatorTimes(engine, spec.title or model.stem, size, threads, milliseconds, precision)
 
 
 def _feeds(size: Size) -> dict[str, np.ndarray]:

@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 from ufuser.benchmarks.results import (
     ConvolutionPeak,
@@ -76,6 +74,9 @@ class Reached:
 
 def convolution_stack(channels: int, height: int, width: int) -> bytes:
     """An ONNX graph of `DEPTH` zero-padded 3×3 convolutions, channels → channels."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
     rng = np.random.default_rng(0)
     shape = [1, channels, height, width]
     scale = np.float32(1 / np.sqrt(9 * channels))  # keeps the variance constant over the layers

@@ -12,7 +12,6 @@ from time import perf_counter
 
 import numpy as np
 
-from ufuser.export.comparison import open_contender
 from ufuser.export.fidelity import Network, synthetic_pair
 from ufuser.runtime.command import Parser
 from ufuser.runtime.console import print_json
@@ -81,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
         if value is not None and value < 1:
             raise InputError(f"{name}={value}: expected 1 or more", argument=name)
     shape = Extent.parse(args.shape, "shape")
+    from ufuser.export.comparison import open_contender  # with onnx
+
     contenders = [open_contender(spec, args.threads) for spec in args.networks]
     timings = time_rounds([c.run for c in contenders], shape.axes, args.rounds)
     if args.json:

@@ -52,6 +52,8 @@ class Spec:
     """Precision in the metadata of the ONNX file."""
     batch: int = 1
     """Pairs per call."""
+    title: str = ""
+    """Name of the model in the results; "" takes the file's."""
 
     @property
     def precision(self) -> str:

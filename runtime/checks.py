@@ -90,6 +90,10 @@ _OPTIONAL = (
     _Package("TensorRT", "tensorrt", "engines"),
     _Package("PyCUDA", "pycuda.driver", "engines"),
     _Package("Polygraphy (builds engines)", "polygraphy", "engines"),
+    _Package("PyTorch (train, export)", "torch", "training and export"),
+    _Package("onnx (export, build, bench)", "onnx", "training and export"),
+    _Package("ONNX Script (export)", "onnxscript", "training and export"),
+    _Package("Matplotlib (train, bench)", "matplotlib", "training and export"),
 )
 
 

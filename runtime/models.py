@@ -9,6 +9,7 @@ from ufuser.runtime.errors import InputError
 
 AUTO = "auto"
 """The model that fits the engine, see `fitting`."""
+_WEIGHTS_ONLY = (".safetensors", ".pth", ".pt")
 WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -32,6 +33,12 @@ def find_model(model: str | Path) -> Path:
         if not path.is_file():
             raise InputError(
                 f"no model file {path}: expected an .onnx file, or one of {', '.join(shipped())}"
+            )
+        if path.suffix in _WEIGHTS_ONLY:
+            raise InputError(
+                f"{path} holds weights without a graph: export it first: "
+                f"ufuser export --checkpoint {path.with_suffix('.safetensors')} --out {path.with_suffix('.onnx')}"
+                + ("" if path.suffix == ".safetensors" else ", after ufuser train import")
             )
         return path
     if str(model) not in shipped():

@@ -20,6 +20,10 @@ _EXTRAS = {
     "tensorrt": "tensorrt",
     "pycuda": "tensorrt",
     "polygraphy": "tensorrt",
+    "torch": "train",
+    "onnx": "export",
+    "onnxscript": "export",
+    "matplotlib": "train",
 }
 """The extra that brings a package."""
 NUMPY_1 = 'pip install "numpy<2"'
@@ -36,6 +40,10 @@ _ON_A_JETSON = {
     "pycuda": "sudo apt install build-essential python3-dev nvidia-jetpack && CUDA_ROOT=/usr/local/cuda "
     'PATH=$PATH:/usr/local/cuda/bin pip install pycuda "numpy<2"',
     "polygraphy": 'pip install "polygraphy>=0.53.4" onnx "numpy<2"',
+    "torch": "train and export on another machine: a Jetson needs the .onnx file only",
+    "onnx": 'pip install onnx "numpy<2"',
+    "onnxscript": "export on another machine: a Jetson needs the .onnx file only",
+    "matplotlib": "sudo apt install python3-matplotlib",
 }
 _ELSEWHERE = {
     "cv2": 'pip install "ufuser[cpu]" (on a server without a desktop: sudo apt install libgl1 libglib2.0-0)',

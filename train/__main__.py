@@ -23,7 +23,7 @@ def get_parser(prog: str = "python -m ufuser.train") -> Parser:
     imported = commands.add_parser("import", help="turn a released .pth into a checkpoint of this toolkit")
     imported.add_argument("release", type=Path, metavar="RELEASE.pth")
     imported.add_argument("--out", type=Path, required=True, metavar="X.safetensors")
-    imported.add_argument("--model", default="ufuser", help="network of the weights (default: ufuser)")
+    imported.add_argument("--model", help="network of the weights (default: recognised by their names)")
     imported.set_defaults(task=run_import)
 
     averaged = commands.add_parser("average", help="average two checkpoints of one network, weight by weight")
@@ -89,10 +89,10 @@ def run_import(args: argparse.Namespace) -> None:
 
     if args.out.suffix != ".safetensors":
         raise InputError(f"out={args.out}: expected a name ending in .safetensors", "out")
-    state = import_release(args.release, args.model)
+    state, name = import_release(args.release, args.model)
     notes = {"imported_from": args.release.name, "sha256": digest(args.release)}
-    save_checkpoint(args.out, state, args.model, "", notes, all_options(args.model, {}))
-    print(f"{args.out}: {args.model}, {sum(v.numel() for v in state.values()):,} parameters")
+    save_checkpoint(args.out, state, name, "", notes, all_options(name, {}))
+    print(f"{args.out}: {name}, {sum(v.numel() for v in state.values()):,} parameters")
 
 
 def run_average(args: argparse.Namespace) -> None:
@@ -110,6 +110,7 @@ def run_training(args: argparse.Namespace) -> None:
 
     if not args.save_minutes > 0:
         raise InputError(f"save_minutes={args.save_minutes:g}: expected more than 0", "save_minutes")
+    importlib.import_module("matplotlib")  # the first validation draws with it
     objective = importlib.import_module(f".objectives.{args.command}", __package__)
     with prepared(args, args.command) as setup:
         recipe = setup.recipe

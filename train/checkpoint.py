@@ -18,7 +18,7 @@ from ufuser.runtime.errors import InputError, first_line
 from ufuser.runtime.files import write_bytes
 from ufuser.runtime.structs import convert, parse_json
 
-from .models import create, names
+from .models import MODELS, create, names
 
 FORMAT = "ufuser-checkpoint-1"
 
@@ -149,13 +149,18 @@ def _restored(path: Path, state: Mapping[str, Tensor], metadata: Metadata, kind:
     return model.eval()
 
 
-def import_release(path: Path, model_name: str) -> dict[str, Tensor]:
-    """Weights of a published .pth, checked against the network. No code in the file is executed.
+def import_release(path: Path, model_name: str | None = None) -> tuple[dict[str, Tensor], str]:
+    """Weights of a published .pth and the name of their network. No code in the file is executed.
 
     Releases wrap their weights differently: a bare state dict, one under "model", "state_dict" or "params",
     with or without DataParallel's prefix "module.".
+
+    Args:
+        path: the file.
+        model_name: the network; None recognises it by the names and shapes of the weights.
     """
-    model = create(model_name)
+    if model_name is not None:
+        create(model_name)
     if not path.is_file():
         raise InputError(f"no file {path}: expected a released checkpoint (.pth)")
     try:
@@ -168,5 +173,21 @@ def import_release(path: Path, model_name: str) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
         raise InputError(f"{path} holds no state dict: expected a mapping of names to tensors")
     state = {str(k).removeprefix("module."): v for k, v in content.items()}
+    likeness = _likeness(state)
+    name = model_name or max(likeness, key=lambda k: likeness[k])
+    best = next((k for k, share in likeness.items() if share == 1), name)
+    if not likeness[name] and best == name and model_name is None:
+        raise InputError(f"{path} fits no network of this toolkit: expected weights of {', '.join(MODELS)}")
+    if best != name and likeness[name] < 1:
+        raise InputError(f"{path} does not fit {name}, but {best}: give --model {best}")
+    model = create(name)
     load_weights(model, state, str(path))
-    return model.state_dict()  # in the network's own dtype and order
+    return model.state_dict(), name  # in the network's own dtype and order
+
+
+def _likeness(state: Mapping[str, Tensor]) -> dict[str, float]:
+    """Of each network in its default size: the share of names and shapes that it has in common with the weights."""
+    given = {(k, v.shape) for k, v in state.items()}
+    with torch.device("meta"):  # nothing is computed
+        own = {name: {(k, v.shape) for k, v in create(name).state_dict().items()} for name in MODELS}
+    return {name: len(given & expected) / len(given | expected) for name, expected in own.items()}

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ufuser.benchmarks.names import named_models
 from ufuser.benchmarks.quality import ssim, table
 from ufuser.benchmarks.quality.baselines import BASELINES
 from ufuser.benchmarks.quality.folder import SUFFIXES, Fuse, Options, match, means, measure
@@ -38,8 +39,8 @@ def get_parser(prog: str) -> Parser:
         nargs="+",
         action="extend",
         default=[],
-        metavar="NAME_OR_ONNX",
-        help="shipped model or ONNX file that fuses the pairs now; may be repeated",
+        metavar="[NAME=]MODEL",
+        help="shipped model or ONNX file that fuses the pairs now, and the name of its row; may be repeated",
     )
     parser.add_argument(
         "--list", type=Path, metavar="FILE", help="file names to measure, one per line (default: all)"
@@ -79,7 +80,7 @@ def _fused_folders(specifications: Sequence[str]) -> dict[str, Path]:
     return folders
 
 
-def _claim(name: str, taken: dict[str, Path] | dict[str, Fuse], option: str) -> None:
+def _claim(name: str, taken: dict[str, Path], option: str) -> None:
     if name in taken or name in BASELINES:
         raise InputError(
             f"{option} was given the name {name}, which another row or baseline has: choose a unique name"
@@ -102,18 +103,13 @@ def listed_names(path: Path) -> list[str]:
 
 
 def _open_models(models: Sequence[str], folders: dict[str, Path]) -> dict[str, Fuse]:
-    """Open each model. The row of a file is named by its stem."""
-    opened: dict[str, Fuse] = {}
-    if models:
-        # Imported late: measuring files needs no inference engine.
-        from ufuser.runtime.fuser import Fuser
+    """Open each model, by name."""
+    named = named_models(models, "--model", (*folders, *BASELINES))
+    if not named:
+        return {}
+    from ufuser.runtime.fuser import Fuser  # late: measuring files needs no inference engine
 
-        for model in models:
-            name = Path(model).stem if model.lower().endswith(".onnx") else model
-            _claim(name, folders, "--model")
-            _claim(name, opened, "--model")
-            opened[name] = Fuser.open(model=model).fuse
-    return opened
+    return {name: Fuser.open(model=model).fuse for name, model in named.items()}
 
 
 def run(args: argparse.Namespace) -> int:

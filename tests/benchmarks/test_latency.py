@@ -109,6 +109,7 @@ def test_the_plain_export_and_a_compiled_network_are_peers(
         (["--sizes", "big"], "size 'big'"),
         (["--engines", "abacus"], "unknown engine 'abacus'"),
         (["--models", "gone.onnx"], "gone.onnx"),
+        (["--models", "a/m.onnx,b/m.onnx"], "the name m; expected NAME=b/m.onnx with a unique name"),
         (["--threads", "0"], "--threads 0"),
         (["--batches", "1,x"], "--batches 1,x"),
         (["--peers", "abacus"], "unknown peer 'abacus'"),

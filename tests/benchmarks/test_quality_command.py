@@ -248,6 +248,11 @@ def test_models_are_opened_by_name_or_file(monkeypatch: pytest.MonkeyPatch) -> N
     assert opened == ["lite", "folder/mine.onnx"]
     with pytest.raises(InputError, match="mine"):
         _open_models(["folder/mine.onnx"], {"mine": Path("fused")})
+    two = ["before=a/m.onnx", "after=b/m.onnx"]
+    assert list(_open_models(two, {})) == ["before", "after"]
+    assert opened[-2:] == ["a/m.onnx", "b/m.onnx"]
+    with pytest.raises(InputError, match=r"the name m; expected NAME=b/m\.onnx with a unique name"):
+        _open_models(["a/m.onnx", "b/m.onnx"], {})
     with pytest.raises(InputError, match="maximum"):
         _open_models(["maximum.onnx"], {})
 

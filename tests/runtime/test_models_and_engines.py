@@ -12,7 +12,16 @@ import pytest
 
 from ufuser import Fuser, InputError
 from ufuser.runtime.engines import CPU_ENGINES, GPU_ENGINES, fastest_installed, open_engine
-from ufuser.runtime.models import fitting, shipped
+from ufuser.runtime.models import find_model, fitting, shipped
+
+
+@pytest.mark.parametrize("name", ["mine.safetensors", "mine.pth"])
+def test_a_checkpoint_is_answered_with_the_command_that_exports_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"weights")
+    with pytest.raises(InputError) as error:
+        find_model(tmp_path / name)
+    command = f"ufuser export --checkpoint {tmp_path / 'mine.safetensors'} --out {tmp_path / 'mine.onnx'}"
+    assert f"export it first: {command}" in str(error.value)
 
 
 def test_unknown_model_names_the_known_ones() -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from ufuser.runtime.errors import InputError
 from ufuser.train.__main__ import main
 from ufuser.train.checkpoint import import_release, load_model, read_checkpoint, save_checkpoint
+from ufuser.train.models import create
 from ufuser.train.models.ufuser import UFuser
 
 State = dict[str, Tensor]
@@ -99,7 +100,7 @@ def test_wrapped_releases(
 ) -> None:
     state = {prefix + k: v for k, v in weights.items()}
     path = released(state if wrap is None else {wrap: state, "epoch": 3})
-    assert same(import_release(path, "ufuser"), weights)
+    assert same(import_release(path, "ufuser")[0], weights)
 
 
 def test_half_precision_and_shared_memory_are_imported_as_float32(
@@ -218,3 +219,24 @@ def test_damaged_metadata_are_one_line(tmp_path: Path, weights: State, key: str,
     with pytest.raises(InputError, match=rf"{key}.*x\.safetensors|x\.safetensors.*{key}") as error:
         load_model(path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["fnet", "lite", "pseudo_sensing", "ufuser"])
+def test_the_network_of_a_release_is_recognised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    release, out = tmp_path / "x.pth", tmp_path / "x.safetensors"
+    torch.save({f"module.{k}": v for k, v in create(name).state_dict().items()}, release)
+    assert main(["import", str(release), "--out", str(out)]) == 0
+    assert f"{out}: {name}, " in capsys.readouterr().out
+    assert read_checkpoint(out)[1].model == name
+    other = "daefuse"
+    assert main(["import", str(release), "--out", str(out), "--model", other]) == 2
+    assert f"does not fit {other}, but {name}: give --model {name}" in capsys.readouterr().err
+
+
+def test_weights_of_another_kind_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    release = tmp_path / "x.pth"
+    torch.save({"a": torch.zeros(1)}, release)
+    assert main(["import", str(release), "--out", str(tmp_path / "x.safetensors")]) == 2
+    assert "fits no network of this toolkit: expected weights of ufuser" in capsys.readouterr().err

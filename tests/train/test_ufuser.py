@@ -19,7 +19,7 @@ from ufuser.train.models.ufuser import UFuser
 @pytest.mark.parametrize("size", ["64x64", "96x128", "128x160"])
 def test_released_weights_reproduce_the_released_outputs(reference: Path, size: str) -> None:
     model = UFuser().eval()
-    load_weights(model, import_release(reference / "ufuser_release_layout.pth", "ufuser"), "release")
+    load_weights(model, import_release(reference / "ufuser_release_layout.pth", "ufuser")[0], "release")
     parity = np.load(reference / "ufuser_parity.npz")
     height, width = map(int, size.split("x"))
     ir, vi, expected = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,77 @@ def test_help_needs_no_training_or_export_package(name: str) -> None:
     done = run(blocking("torch", "onnx"), name, "--help")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: ufuser {name} ")
+
+
+ALL_HELP = """
+import contextlib, io, sys
+sys.modules[sys.argv[1]] = None
+from ufuser.benchmarks.__main__ import COMMANDS as BENCH
+from ufuser.cli import COMMANDS, main
+for words in [[name] for name in COMMANDS] + [["bench", name] for name in BENCH]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main([*words, "--help"])
+        except SystemExit:
+            pass
+    if not out.getvalue().startswith(f"usage: ufuser {' '.join(words)} "):
+        print(*words, err.getvalue())
+"""
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        "torch",
+        "onnx",
+        "onnxruntime",
+        "openvino",
+        "av",
+        "scipy",
+        "matplotlib",
+        "jinja2",
+        "tqdm",
+        "safetensors",
+    ],
+)
+def test_every_help_needs_no_extra(package: str) -> None:
+    done = run(ALL_HELP, package)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("package", "words", "extra"),
+    [
+        ("torch", "train direct --recipe ufuser_direct --data d --out o", "train"),
+        ("safetensors", "train direct --recipe ufuser_direct --data d --out o", "train"),
+        ("tqdm", "train direct --recipe ufuser_direct --data d --out o", "train"),
+        ("matplotlib", "train direct --recipe ufuser_direct --data d --out o", "train"),
+        ("onnx", "bench cost", "bench"),
+        ("onnx", "bench latency --json o.json", "bench"),
+        ("onnx", "bench peak", "bench"),
+        ("onnx", "bench rounds lite ufuser", "bench"),
+        ("torch", "bench islands x.safetensors --pairs d", "bench"),
+        ("matplotlib", "bench report --results r.json --out o", "bench"),
+        ("jinja2", "bench report --results r.json --out o", "bench"),
+    ],
+)
+def test_a_missing_extra_is_named_when_it_is_needed(
+    tmp_path: Path, package: str, words: str, extra: str
+) -> None:
+    (measured,) = (ROOT / "docs" / "benchmarks").glob("*/cost.json")
+    shutil.copy(measured, tmp_path / "r.json")
+    done = subprocess.run(
+        [sys.executable, "-c", blocking(package), *words.split()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert f'pip install "ufuser[{extra}]"' in line
 
 
 @pytest.mark.parametrize("name", ["fuse", "stream", "demo", "calibrate"])
