@@ -63,7 +63,8 @@ def run_isolated(code: str, *arguments: str, seconds: float = 60) -> Outcome:
             name = signal.Signals(-done.returncode).name
         except ValueError:
             name = f"signal {-done.returncode}"
-        return Outcome(error=f"the process died of {name}{f' ({said})' if said else ''}", died=True)
+        when = "after it had worked, " if '{"value"' in done.stdout else ""
+        return Outcome(error=f"{when}the process died of {name}{f' ({said})' if said else ''}", died=True)
     try:
         return Outcome(**json.loads(done.stdout.strip().splitlines()[-1]))
     except (IndexError, ValueError, TypeError):  # it ended itself without an answer

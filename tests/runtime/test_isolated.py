@@ -31,6 +31,12 @@ def test_the_signal_that_kills_it_is_named() -> None:
     assert outcome == Outcome(error="the process died of SIGABRT (cpuinfo: no)", died=True)
 
 
+def test_a_crash_at_the_end() -> None:
+    """ONNX Runtime has crashed in its destructors on Orin: the work was done."""
+    outcome = run_isolated("import atexit, os; atexit.register(os.abort); value = 1")
+    assert outcome == Outcome(error="after it had worked, the process died of SIGABRT", died=True)
+
+
 def test_a_process_that_hangs_is_killed() -> None:
     outcome = run_isolated("import time; time.sleep(60)", seconds=0.5)
     assert outcome == Outcome(error="it did not answer within 0.5 s", died=True)
