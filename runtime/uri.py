@@ -117,7 +117,8 @@ def split(text: str, with_options: bool = True) -> Uri:
     if with_options and "?" in address and not _exists(address):
         address, _, query = address.rpartition("?")
         try:
-            pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
+            # Python 3.10 takes an empty query for an error.
+            pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
         except ValueError:
             raise InputError(f"{mask(text)}: expected options as ?name=value&name=value") from None
         for key, value in pairs:
