@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+from configparser import ConfigParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "jetson.md"
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -68,6 +70,38 @@ def test_the_service_may_open_the_gpu_and_the_cameras() -> None:
     (unit,) = UNIT.findall(GUIDE.read_text(encoding="utf-8"))
     (groups,) = re.findall(r"^SupplementaryGroups=(.*)$", unit, re.MULTILINE)
     assert {"video", "render"} <= set(groups.split())
+
+
+def required(extra: str, machine: str) -> dict[str, Requirement]:
+    """What pip installs for an extra on Python 3.10, by name."""
+    setup = ConfigParser()
+    setup.read(GUIDE.parents[1] / "setup.cfg", encoding="utf-8")
+    environment = {"platform_machine": machine, "python_version": "3.10", "extra": ""}
+    lines = [
+        *setup["options"]["install_requires"].splitlines(),
+        *setup["options.extras_require"][extra].splitlines(),
+    ]
+    found: dict[str, Requirement] = {}
+    for line in filter(None, lines):
+        if line.startswith("ufuser["):
+            found |= required(line.removeprefix("ufuser[").rstrip("]"), machine)
+            continue
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            found[requirement.name] = requirement
+    return found
+
+
+@pytest.mark.parametrize("extra", ["tensorrt", "gpu"])
+def test_no_wheel_hides_jetpacks_packages(extra: str) -> None:
+    here = required(extra, "aarch64")
+    assert not {"opencv-python", "tensorrt"} & set(here)
+    assert "1.21.5" in here["numpy"].specifier, "Ubuntu 22.04 has it"
+
+
+def test_without_a_wheel_pip_refuses_the_extra_instead_of_leaving_the_engine_out() -> None:
+    assert "onnxruntime-gpu" in required("gpu", "aarch64")
+    assert {"onnxruntime-gpu", "opencv-python"} <= set(required("gpu", "x86_64"))
 
 
 def camera(uri: str, channels: tuple[int, ...], folder: Path) -> str:

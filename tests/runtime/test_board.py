@@ -34,6 +34,13 @@ def test_a_jetson(tmp_path: Path) -> None:
     assert found == Jetson("NVIDIA Jetson AGX Orin Developer Kit", "36.4.3")
 
 
+def test_jetpack_7_2(tmp_path: Path) -> None:
+    release = "# R39 (release), REVISION: 2.0, GCID: 1, BOARD: generic, EABI: aarch64\n"
+    thor = "nvidia,p4071-0000+p3834-0008\0nvidia,p3834-0008\0nvidia,tegra264\0"
+    found = Jetson.find(make(tmp_path, release=release, model="NVIDIA Jetson AGX Thor\0", compatible=thor))
+    assert found == Jetson("NVIDIA Jetson AGX Thor", "39.2.0")
+
+
 def test_a_container_without_the_release_file(tmp_path: Path) -> None:
     found = Jetson.find(make(tmp_path, model=MODEL, compatible=COMPATIBLE))
     assert found == Jetson("NVIDIA Jetson AGX Orin Developer Kit", "")
