@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -25,6 +25,14 @@ from ufuser.runtime.structs import convert, read_json
 SCHEMA = 1
 """Version of the format. It changes when older readers would misread the file."""
 
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e15)]
+"""What is divided by, or drawn on an axis of logarithms."""
+Level = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**18)]
+Some = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
+Pixels = tuple[Some, Some]
+"""Height and width."""
+
 
 @dataclass(frozen=True, slots=True)
 class Error:
@@ -32,9 +40,9 @@ class Error:
 
     reference: str
     """Name of the reference, such as "PyTorch eager, not rewritten"."""
-    largest: float
+    largest: Level
     """Largest absolute difference."""
-    psnr_db: float | None = None
+    psnr_db: Level | None = None
     """Peak signal-to-noise ratio for a peak of 1; null if the pictures are identical."""
 
 
@@ -45,25 +53,25 @@ class Latency:
     engine: str
     """Such as "onnxruntime", "PyTorch eager" or "OpenCV"."""
     model: str
-    size: tuple[int, int]
+    size: Pixels
     """Height and width in pixels."""
-    threads: int
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-    fps: float
+    threads: Some
+    p50_ms: Positive
+    p95_ms: Positive
+    p99_ms: Positive
+    fps: Positive
     """Pairs divided by the sum of their durations; every pair of a batch counts."""
-    samples_ms: tuple[float, ...]
+    samples_ms: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1)]
     """All repetitions in the order of measurement. `compare` estimates the noise from them."""
     precision: str = "fp32"
-    batch: int = 1
+    batch: Some = 1
     device: str = "CPU"
-    peak_memory_mib: float | None = None
+    peak_memory_mib: Level | None = None
     """Peak resident memory of the contender's own process."""
-    cold_start_s: float | None = None
+    cold_start_s: Level | None = None
     """Time from the start of the process to the first fused picture."""
     error: Error | None = None
-    run: int = 0
+    run: Count = 0
     """Index of the run among merged files. Only durations of the same run can be compared repetition by repetition."""
 
     @classmethod
@@ -100,9 +108,9 @@ class OperatorTimes:
 
     engine: str
     model: str
-    size: tuple[int, int]
-    threads: int
-    milliseconds: dict[str, float]
+    size: Pixels
+    threads: Some
+    milliseconds: dict[str, Level]
     """Operator type → milliseconds per frame."""
     precision: str = "fp32"
 
@@ -112,9 +120,9 @@ class OperatorShare:
     """Cost of one operator type within a graph."""
 
     operator: str
-    nodes: int
-    macs: int
-    bytes_moved: int
+    nodes: Count
+    macs: Count
+    bytes_moved: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +130,14 @@ class Cost:
     """Cost of a graph at one size, from `ufuser.benchmarks.cost`."""
 
     model: str
-    size: tuple[int, int]
-    parameters: int
+    size: Pixels
+    parameters: Count
     """Weights stored in the graph."""
-    macs: int
-    bytes_moved: int
-    peak_activation_bytes: int
+    macs: Count
+    bytes_moved: Count
+    peak_activation_bytes: Count
     operators: tuple[OperatorShare, ...]
-    batch: int = 1
+    batch: Some = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +149,11 @@ class Audited:
     """The network that was counted, such as "U-Fuser as published"."""
     quantity: str
     """ "parameters (K)", "MACs (G)" or "FLOPs (G)"."""
-    size: tuple[int, int]
-    printed: float
+    size: Pixels
+    printed: Positive
     scaled: bool
     """Whether the figure was printed for another size and is scaled by the number of pixels."""
-    recomputed: float
+    recomputed: Level
     reason: str
     """Why they differ by more than the tolerance; empty if they agree."""
 
@@ -161,8 +169,8 @@ class ConvolutionPeak:
 
     engine: str
     precision: str
-    threads: int
-    gmacs_per_s: float
+    threads: Some
+    gmacs_per_s: Positive
     layer: str
     """The layer that reached this rate."""
 
@@ -171,8 +179,8 @@ class ConvolutionPeak:
 class CopyPeak:
     """The fastest copy of large arrays."""
 
-    threads: int
-    gbytes_per_s: float
+    threads: Some
+    gbytes_per_s: Positive
     """Read and written, 1e9 bytes."""
 
 
@@ -182,9 +190,9 @@ class Quality:
 
     dataset: str
     conventions: dict[str, Any]
-    means: dict[str, dict[str, float | None]]
+    means: dict[str, dict[str, Level | None]]
     """Method → metric → mean over the pairs."""
-    mean_rank: dict[str, float]
+    mean_rank: dict[str, Level]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,14 +201,14 @@ class Energy:
 
     engine: str
     model: str
-    size: tuple[int, int]
-    threads: int
+    size: Pixels
+    threads: Some
     meter: str
     """The meter and the part of the machine that it measures."""
-    idle_w: float
-    busy_w: float
-    frames: int
-    seconds: float
+    idle_w: Level
+    busy_w: Level
+    frames: Some
+    seconds: Positive
     precision: str = "fp32"
 
     @property
@@ -344,8 +352,8 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _QualityMethod:
-    mean: dict[str, float | None]
-    mean_rank: float
+    mean: dict[str, Level | None]
+    mean_rank: Level
 
 
 @dataclass(frozen=True, slots=True)

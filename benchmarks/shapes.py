@@ -13,7 +13,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, helper, inliner, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
-from ufuser.runtime.errors import InputError
+from ufuser.runtime.errors import InputError, first_line
 
 Shape = tuple[int, ...]
 
@@ -37,8 +37,10 @@ def with_shapes(model: ModelProto, batch: int, height: int, width: int) -> Graph
     Weights keep their shapes but lose their values.
 
     Raises:
-        InputError: an input is no picture or has another fixed shape, or shapes contradict each other.
+        InputError: an input is no picture or has another fixed shape, shapes contradict each other, or the graph is
+            not one: a node has other inputs or attributes than its operator, or takes what nothing makes.
     """
+    _check_nodes(model)
     fixed = _without_weights(inliner.inline_local_functions(model) if model.functions else model)
     weights = {t.name for t in fixed.graph.initializer}
     for value in fixed.graph.input:
@@ -48,6 +50,28 @@ def with_shapes(model: ModelProto, batch: int, height: int, width: int) -> Graph
     while _fold(inferred):
         inferred = _inferred(inferred, (batch, height, width))
     return inferred.graph
+
+
+def _check_nodes(model: ModelProto) -> None:
+    """Raise InputError unless every node fits its operator and takes what is there. Weights are not looked at."""
+    graph = model.graph
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version = model.ir_version
+    context.opset_imports = {opset.domain: opset.version for opset in model.opset_import}
+    own = {(function.domain, function.name) for function in model.functions}
+    there = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        missing = [name for name in node.input if name and name not in there]
+        if missing:
+            raise InputError(
+                f"'{node.name}' ({node.op_type}) takes '{missing[0]}', which nothing before it makes"
+            )
+        there.update(node.output)
+        try:
+            if (node.domain, node.op_type) not in own:
+                onnx.checker.check_node(node, context)
+        except onnx.checker.ValidationError as e:
+            raise InputError(f"'{node.name}' ({node.op_type}): {first_line(e)}") from None
 
 
 def known(graph: GraphProto) -> dict[str, tuple[Shape, int]]:
@@ -138,8 +162,11 @@ def _fold(model: ModelProto) -> bool:
         return False
     outputs = [helper.make_empty_tensor_value_info(name) for name in wanted]
     subgraph = helper.make_graph(part, "constants", [], outputs, list(values.values()))
-    evaluator = ReferenceEvaluator(helper.make_model(subgraph, opset_imports=model.opset_import))
-    results = dict(zip(wanted, evaluator.run(None, {}), strict=True))
+    try:
+        evaluator = ReferenceEvaluator(helper.make_model(subgraph, opset_imports=model.opset_import))
+        results = dict(zip(wanted, evaluator.run(None, {}), strict=True))
+    except Exception as e:  # whatever NumPy raises for a graph that does not fit together
+        raise InputError(f"shapes cannot be computed: {first_line(e)}") from None
     _replace(graph, {name: np.asarray(value) for name, value in results.items()})
     return True
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ufuser.export.fnet_parts import FEATURES, PARTS
 from ufuser.export.onnx_file import load_onnx, metadata_of
 from ufuser.runtime.engines import Image
+from ufuser.runtime.engines.operators import require_no_control_flow
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.fuser import Fuser
 from ufuser.runtime.models import find_model
@@ -91,6 +92,7 @@ class PartsEngine:
     """An `Engine` (see `ufuser.runtime.engines`) on the CPU by ONNX Runtime that keeps inner tensors."""
 
     def __init__(self, model: Path, threads: int | None) -> None:
+        require_no_control_flow(model)
         proto = load_onnx(model)[1]
         self._metadata = metadata_of(proto)
         if "thresholds" not in self._metadata:

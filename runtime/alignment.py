@@ -31,6 +31,7 @@ Size = tuple[int, int]
 FORMAT, VERSION = "ufuser-calibration", 1
 _ASPECT = 0.01
 """Relative difference of two aspect ratios that counts as the same: rounded sizes differ by less."""
+_NO_DISTORTION = 1e-24
 _NOWHERE = -1e4
 """Pixels: coordinate given to what the infrared camera does not see."""
 
@@ -50,7 +51,8 @@ class Lens:
         k1, k2, _, _, k3 = self.distortion
         if not (k2 or k3):  # the common case while a lens is being fitted
             return math.sqrt(-1 / (3 * k1)) if k1 < 0 else math.inf
-        roots = np.roots([7 * k3, 5 * k2, 3 * k1, 1.0])
+        # Smaller coefficients change nothing within `distorted`'s limit, and overflow in the companion matrix.
+        roots = np.roots([c if abs(c) > _NO_DISTORTION else 0.0 for c in (7 * k3, 5 * k2, 3 * k1, 1.0)])
         real = roots.real[(abs(roots.imag) < 1e-9) & (roots.real > 0)]
         return math.sqrt(float(real.min())) if real.size else math.inf
 

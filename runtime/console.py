@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from ufuser.runtime.credentials import KNOWN
+from ufuser.runtime.quiet import NATIVE
 
 _QUIET = {"OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 """Settings of libraries that would print beside our lines. They read them when they are imported."""
@@ -110,7 +111,8 @@ def standard_streams(verbose: bool) -> Iterator[None]:
         outer = sys.stdout, sys.stderr
         stack.callback(_restore, *outer)
         sys.stdout = CleanStream(outer[0], must_arrive=True)
-        sys.stderr = CleanStream(outer[1], must_arrive=False)
+        err = outer[1] if verbose else stack.enter_context(NATIVE.held_back(outer[1]))
+        sys.stderr = CleanStream(err, must_arrive=False)
         sys.excepthook = _print_cleaned
         yield
 

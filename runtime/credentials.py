@@ -19,10 +19,11 @@ SHORTEST = 3
 """Characters of a secret that is removed wherever it occurs. A shorter one would take parts of words away: it is
 removed only in its place, such as `user:password@` or `password=…`."""
 NAMES = (
-    r"\b(?:[\w-]*(?:passw(?:or)?d|passphrase|passwort|token|secret|api[-_]?key|user-?(?:id|pw)|auth)[\w-]*"
-    r"|(?:[\w-]*[-_])?(?:pass|pwd|psw|pw))\s*=\s*"
+    r"(?:(?:passw(?:or)?d|passphrase|passwort|token|secret|api[-_]?key|user-?(?:id|pw)|auth)[\w-]{0,64}"
+    r"|(?:\b|(?<=[-_]))(?:pass|pwd|psw|pw))\s{0,16}=\s*"
 )
-"""Pattern of `name=` for names of options whose values are credentials."""
+"""Pattern of `name=` for names of options whose values are credentials. What repeats is bounded: the search must take
+time in proportion to the text, whatever it holds."""
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 _NAME = re.compile(NAMES, re.IGNORECASE)
 _LONGEST, _MOST = 4096, 24

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
+from ufuser.runtime.quiet import NATIVE
 
 READABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm")
 WRITABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -49,7 +50,8 @@ def read_image(path: Path, grey: bool = False) -> NDArray[Any]:
     if data:
         mode = cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_ANYCOLOR)
         try:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
+            with NATIVE.muted():
+                image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
         except cv2.error:  # e.g. a header that claims more pixels than OpenCV allows
             image = None
     if image is None:

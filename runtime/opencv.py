@@ -27,6 +27,8 @@ def undistort(
 
     The default five rounds of `cv2.undistortPoints` leave a hundredth of a pixel at the border of a wide lens.
     """
+    if not len(pixels):  # OpenCV returns None
+        return pixels
     points = pixels.reshape(-1, 1, 2)
     before_5: Any = getattr(cv2, "undistortPointsIter", None)
     if before_5 is None:

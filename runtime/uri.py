@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):")
 """Two letters at least: a single one is a Windows drive."""
-_AUTHORITY = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)(?P<rest>[^\s'\"<>]*)")
+_AUTHORITY = re.compile(r"(?P<scheme>[a-zA-Z0-9+.-]://)(?P<rest>[^\s'\"<>]*)")
 _SECRET = re.compile(rf"(?P<name>{NAMES})(?P<value>\"[^\"]*\"|'[^']*'|[^\s&;,!'\"]+)", re.IGNORECASE)
 
 

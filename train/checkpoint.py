@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,9 @@ def import_release(path: Path, model_name: str | None = None) -> tuple[dict[str,
     if not path.is_file():
         raise InputError(f"no file {path}: expected a released checkpoint (.pth)")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old and of damaged files
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # a broken pickle can make the reader raise anything
         raise InputError(f"cannot read {path} as a PyTorch weights file: {first_line(e)[:160]}") from None
     for key in ("model", "state_dict", "params"):
@@ -173,6 +176,11 @@ def import_release(path: Path, model_name: str | None = None) -> tuple[dict[str,
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
         raise InputError(f"{path} holds no state dict: expected a mapping of names to tensors")
     state = {str(k).removeprefix("module."): v for k, v in content.items()}
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
+            raise InputError(
+                f"{path}: '{name[:100]}' is {_unusual(tensor)}: expected dense tensors of real numbers"
+            )
     likeness = _likeness(state)
     name = model_name or max(likeness, key=lambda k: likeness[k])
     best = next((k for k, share in likeness.items() if share == 1), name)
@@ -191,3 +199,10 @@ def _likeness(state: Mapping[str, Tensor]) -> dict[str, float]:
     with torch.device("meta"):  # nothing is computed
         own = {name: {(k, v.shape) for k, v in create(name).state_dict().items()} for name in MODELS}
     return {name: len(given & expected) / len(given | expected) for name, expected in own.items()}
+
+
+def _unusual(tensor: Tensor) -> str:
+    """What keeps a tensor from being a network's weights."""
+    if tensor.is_meta:
+        return "a tensor without values (meta)"
+    return f"a {tensor.layout} tensor" if tensor.layout != torch.strided else f"a tensor of {tensor.dtype}"

@@ -105,12 +105,13 @@ def left_over(pairs: Sequence[ImagePair], calibration: Calibration) -> tuple[Res
         InputError: with this calibration the two pictures hardly overlap.
     """
     moved = _run(prepare(pairs), calibration, FINE[-2:], find_distortion=False)
-    if moved.agreement <= _NONE:
+    distances = _distances(moved.calibration, calibration)
+    if moved.agreement <= _NONE or not distances.size:
         raise InputError(
             "by this calibration both cameras see too little of the same to check it: expected a calibration of "
             "these two; calibrate again"
         )
-    return Residual.of(_distances(moved.calibration, calibration)), moved.agreement
+    return Residual.of(distances), moved.agreement
 
 
 def _run(
@@ -158,10 +159,11 @@ def _distinct(found: Sequence[Refined], share: float, same: float) -> list[Refin
     return kept
 
 
-def _repeatability(pairs: Sequence[Pair], whole: Calibration) -> Residual:
-    """How far each single pair would move the calibration found from all of them."""
+def _repeatability(pairs: Sequence[Pair], whole: Calibration) -> Residual | None:
+    """How far each single pair would move the calibration found from all of them; None without overlap."""
     single = [_run([each], whole, FINE[-1:], find_distortion=False) for each in pairs[:4]]
-    return Residual.of(np.concatenate([_distances(each.calibration, whole) for each in single]))
+    distances = np.concatenate([_distances(each.calibration, whole) for each in single])
+    return Residual.of(distances) if distances.size else None
 
 
 def _distances(one: Calibration, other: Calibration) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ufuser.runtime.engines.operators import require_no_control_flow
 from ufuser.runtime.engines.profiles import Profile
 from ufuser.runtime.errors import InputError
 
@@ -135,6 +136,8 @@ def open_engine(
         )
     if name in ENGINES and name != "tensorrt" and model.suffix == ".engine":
         raise InputError(f"engine={name!r}: {model} is a TensorRT engine, expected tensorrt", "engine")
+    if name in ENGINES and name != "tensorrt" and model.is_file():
+        require_no_control_flow(model)
     if name.startswith("onnxruntime") and name in ENGINES:
         from ufuser.runtime.engines.onnxruntime import PROVIDERS, OnnxRuntimeEngine
 

@@ -46,7 +46,10 @@ class OnnxRuntimeEngine:
         if shared:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session: Any = onnxruntime.InferenceSession(str(model), options, providers=[provider])
+            # Its fallback prints, and on the CPU there is none.
+            self._session: Any = onnxruntime.InferenceSession(
+                str(model), options, providers=[provider], enable_fallback=int(provider != CPU)
+            )
             ends = (*self._session.get_inputs(), *self._session.get_outputs())
             found = {end.name: (end.type, end.shape) for end in ends}
             self._metadata = dict(self._session.get_modelmeta().custom_metadata_map)

@@ -15,7 +15,7 @@ from ufuser.runtime.shapes import MULTIPLE, SMALLEST
 _Side = Annotated[int, msgspec.Meta(ge=SMALLEST, multiple_of=MULTIPLE)]
 
 
-class Extent(msgspec.Struct, frozen=True, array_like=True):
+class Extent(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Batch, height and width of a network input, which has one channel."""
 
     batch: Annotated[int, msgspec.Meta(ge=1)]

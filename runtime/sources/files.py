@@ -17,6 +17,7 @@ from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.images import READABLE, read_image
+from ufuser.runtime.quiet import NATIVE
 from ufuser.runtime.sources.playback import (
     FAULT_OPTIONS,
     Faults,
@@ -132,9 +133,10 @@ class VideoSource(_FileSource):
     ) -> None:
         if not path.is_file():
             raise InputError(f"no file {path}: expected a video ({', '.join(VIDEOS)})")
-        self._capture = cv2.VideoCapture(str(path))
-        # The header alone does not tell whether anything can be decoded.
-        _, image = self._capture.read() if self._capture.isOpened() else (False, None)
+        with NATIVE.muted():
+            self._capture = cv2.VideoCapture(str(path))
+            # The header alone does not tell whether anything can be decoded.
+            _, image = self._capture.read() if self._capture.isOpened() else (False, None)
         if image is None:
             self._capture.release()
             raise InputError(
@@ -156,7 +158,8 @@ class VideoSource(_FileSource):
     def _next(self) -> tuple[NDArray[Any], float, str] | None:
         image, self._first = self._first, None
         if image is None:
-            done, image = self._capture.read()
+            with NATIVE.muted():
+                done, image = self._capture.read()
             if not done:
                 return None
         if not self._stamped and self.fps is not None:
@@ -168,8 +171,9 @@ class VideoSource(_FileSource):
     def count_rest(self) -> int:
         """Number of frames not read yet. They are decoded but not converted: exact, unlike `length`."""
         rest = 0 if self._first is None else 1
-        while self._capture.grab():
-            rest += 1
+        with NATIVE.muted():
+            while self._capture.grab():
+                rest += 1
         return rest
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.images import read_image
+from ufuser.runtime.quiet import NATIVE
 from ufuser.runtime.sources.source import END, TIMEOUT, Reading, SourceContext, Status, failed
 from ufuser.runtime.sources.timing import Timing
 
@@ -84,11 +85,12 @@ class VideoFeed:
         if self._next == 0 and self._loop and self._length:
             # Opened again in the middle of a long run: complete rounds need no decoding.
             self._next = index // self._length * self._length
-        while self._next <= index:
-            if not self._capture.grab() and not (self._loop and self._rewind()):
-                return None
-            self._next += 1
-        done, image = self._capture.retrieve()
+        with NATIVE.muted():
+            while self._next <= index:
+                if not self._capture.grab() and not (self._loop and self._rewind()):
+                    return None
+                self._next += 1
+            done, image = self._capture.retrieve()
         return image if done else None
 
     def _rewind(self) -> bool:

@@ -264,6 +264,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Refuse a request that is no HTTP, without showing it: it may hold a token."""
+        self.close_connection = True
+        self._plain(HTTPStatus(code), "bad request\n")
+
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing: the address may hold a token."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -241,3 +242,30 @@ def test_a_graph_that_counts_from_the_pictures_size() -> None:
     held = {cost.parameters for cost in costs.values()}
     assert len(held) == 1, "what is made from the size is no weight"
     assert held.pop() <= sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda g: g.node[0].input.__setitem__(0, "gone"), "takes 'gone', which nothing before it makes"),
+        (
+            lambda g: g.node[0].input.extend(["ir"] * 9) or g.node[0].__setattr__("op_type", "Clip"),
+            r"\(Clip\)",
+        ),
+        (lambda g: g.node[0].__setattr__("op_type", "Unheard"), r"\(Unheard\)"),
+    ],
+)
+def test_a_graph_that_is_none_is_one_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    max_model: Path,
+    change: Callable[..., None],
+    said: str,
+) -> None:
+    model = onnx.load(max_model)
+    change(model.graph)
+    onnx.save(model, tmp_path / "x.onnx")
+    assert main(["cost", "--models", str(tmp_path / "x.onnx"), "--sizes", "16x16", "--no-audit"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(f"error: .*{said}.*\n", err), err

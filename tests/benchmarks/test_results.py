@@ -58,6 +58,12 @@ def test_energy_has_idle_subtracted() -> None:
             "latency.0.p50_ms is 'fast': expected a number, got text",
         ),
         (lambda r: r["latency"][1].pop("engine"), r"the key 'latency.1.engine' is missing"),
+        # By zero is divided, and an empty list has no median.
+        (lambda r: r["latency"][0].update(p50_ms=0), r"latency\[0\].p50_ms is 0: expected a number > 0"),
+        (lambda r: r["latency"][0].update(fps=1e308), r"latency\[0\].fps is 1e\+308"),
+        (lambda r: r["latency"][0].update(samples_ms=[]), r"latency\[0\].samples_ms is \[\]"),
+        (lambda r: r["latency"][0].update(size=[0, 640]), r"latency\[0\].size\[0\] is 0"),
+        (lambda r: r["energy"][0].update(frames=0), r"energy\[0\].frames is 0"),
         (lambda r: r.update(schema=99), "has schema 99: expected 1"),
         (lambda r: r.pop("schema"), "expected an object with the key 'schema'"),
     ],

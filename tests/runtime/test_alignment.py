@@ -311,3 +311,18 @@ def test_no_field_can_crash_the_loader(tmp_path_factory: pytest.TempPathFactory,
         path.write_text(json.dumps({**whole, name: value}))
         with contextlib.suppress(InputError):
             Calibration.load(path)
+
+
+@pytest.mark.parametrize(
+    "distortion", [(-0.2, 5e-324, 0, 0, 0), (-0.2, 0, 0, 0, 5e-324), (0, 1e-310, 0, 0, -1e-310)]
+)
+def test_a_coefficient_that_is_almost_zero_is_zero(distortion: tuple[float, ...]) -> None:
+    matrix = np.asarray([[30.0, 0, 16], [0, 30, 12], [0, 0, 1]])
+    rounded = tuple(c if abs(c) > 1e-300 else 0.0 for c in distortion)
+    found, expected = (Lens(matrix, np.asarray(d, np.float64)).valid_radius for d in (distortion, rounded))
+    assert found == pytest.approx(expected)
+
+
+def test_no_pixels_are_undistorted_to_no_pixels() -> None:
+    lens = Lens(np.asarray([[30.0, 0, 16], [0, 30, 12], [0, 0, 1]]), np.asarray([-0.2, 0.05, 0, 0, 0]))
+    assert lens.undistorted(np.empty((0, 2))).shape == (0, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import weakref
 from collections.abc import Callable
@@ -366,6 +367,14 @@ def test_compatible_engines(
     else:
         with pytest.raises(InputError, match="another TensorRT version"):
             TensorRtEngine(path, None)
+
+
+def test_a_manifest_with_surplus_numbers_is_refused(make_engine: MakeEngine) -> None:
+    path = make_engine()
+    text = manifest_path(path).read_text(encoding="utf-8")
+    manifest_path(path).write_text(re.sub(r"(\"min\": \[[^]]*)", r"\1, 7", text), encoding="utf-8")
+    with pytest.raises(InputError, match=r"profiles\[0\].min"):
+        Manifest.read(path)
 
 
 def test_damage_is_found_before_tensorrt_sees_it(double: SimpleNamespace, make_engine: MakeEngine) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from ufuser import Fuser, InputError
 from ufuser.runtime.engines import CPU_ENGINES, GPU_ENGINES, fastest_installed, open_engine
+from ufuser.runtime.engines.operators import operators_of
 from ufuser.runtime.models import find_model, fitting, shipped
 
 
@@ -210,3 +211,75 @@ def test_auto_takes_onnx_runtime_for_small_networks_and_openvino_for_large_ones(
     assert fastest_installed(tmp_path / "x.engine") == "tensorrt"
     installed.clear()
     assert fastest_installed(large) == "onnxruntime"  # whose absence is then said
+
+
+def _endless(folder: Path, wrapped: bool) -> Path:
+    """A model whose loop has no end: in the graph, or in a branch."""
+    onnx = pytest.importorskip("onnx")
+    helper, axes = onnx.helper, ("b", 1, "h", "w")
+    tensor, flag = onnx.TensorProto.FLOAT, onnx.TensorProto.BOOL
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["on"], ["still"]), helper.make_node("Max", ["x", "vi"], ["y"])],
+        "body",
+        [
+            helper.make_tensor_value_info("n", onnx.TensorProto.INT64, ()),
+            helper.make_tensor_value_info("on", flag, ()),
+            helper.make_tensor_value_info("x", tensor, axes),
+        ],
+        [helper.make_tensor_value_info("still", flag, ()), helper.make_tensor_value_info("y", tensor, axes)],
+    )
+    loop = helper.make_node("Loop", ["", "true", "ir"], ["fused"], body=body)
+    ends = [helper.make_tensor_value_info(name, tensor, axes) for name in ("ir", "vi", "fused")]
+    true = onnx.numpy_helper.from_array(np.asarray(True), "true")
+    if wrapped:
+        branch = helper.make_graph([loop], "branch", [], ends[2:])
+        loop = helper.make_node("If", ["true"], ["fused"], then_branch=branch, else_branch=branch)
+    graph = helper.make_graph([loop], "endless", ends[:2], ends[2:], [true])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(model, {"shape_multiple": "8"})
+    onnx.save(model, folder / "endless.onnx")
+    return folder / "endless.onnx"
+
+
+@pytest.mark.parametrize("engine", CPU_ENGINES)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_loops_and_branches_are_refused_when_a_model_is_opened(
+    tmp_path: Path, engine: str, wrapped: bool
+) -> None:
+    """Native code does not hear Ctrl-C: an endless loop would have to be killed."""
+    pytest.importorskip(engine)
+    operator = "If" if wrapped else "Loop"
+    with pytest.raises(InputError, match=f"has the operator {operator}: expected .* without loops") as caught:
+        Fuser.open(_endless(tmp_path, wrapped), engine)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_operators_of_shipped_models_are_found() -> None:
+    onnx = pytest.importorskip("onnx")
+    for name in shipped():
+        path = find_model(name)
+        expected = {node.op_type for node in onnx.load(path).graph.node}
+        assert set(operators_of(path)) == expected
+
+
+@pytest.mark.parametrize("engine", CPU_ENGINES)
+@pytest.mark.parametrize("content", [b"", b"\x0b\x0c", b"\x3a\x05ab", b"\x08" + b"\xff" * 20, b"\x08\x07"])
+def test_what_is_no_network_is_refused_before_an_engine_sees_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], engine: str, content: bytes
+) -> None:
+    pytest.importorskip(engine)
+    (tmp_path / "x.onnx").write_bytes(content)
+    with pytest.raises(InputError, match="is not an ONNX file"):
+        Fuser.open(tmp_path / "x.onnx", engine)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_names_that_are_not_utf8_are_refused_without_noise(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], max_model: Path
+) -> None:
+    """ONNX Runtime prints before it tries the same provider again."""
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "x.onnx").write_bytes(max_model.read_bytes().replace(b"fused", b"fus\xffd"))
+    with pytest.raises(InputError):
+        Fuser.open(tmp_path / "x.onnx", "onnxruntime")
+    assert capfd.readouterr() == ("", "")

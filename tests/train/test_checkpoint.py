@@ -240,3 +240,35 @@ def test_weights_of_another_kind_are_refused(tmp_path: Path, capsys: pytest.Capt
     torch.save({"a": torch.zeros(1)}, release)
     assert main(["import", str(release), "--out", str(tmp_path / "x.safetensors")]) == 2
     assert "fits no network of this toolkit: expected weights of ufuser" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("tensor", "said"),
+    [
+        (torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), "a tensor of torch.qint8"),
+        (torch.ones(3).to_sparse(), "a torch.sparse_coo tensor"),
+        (torch.ones(3, device="meta"), "without values"),
+        (torch.ones(3, dtype=torch.complex64), "a tensor of torch.complex64"),
+    ],
+)
+def test_tensors_that_are_no_weights(
+    released: Callable[[object], Path],
+    weights: State,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    tensor: Tensor,
+    said: str,
+) -> None:
+    name = next(iter(weights))
+    release = released(weights | {name: tensor})
+    answer = refused(capsys, release, tmp_path / "x.safetensors")
+    assert f"'{name}' is" in answer
+    assert said in answer
+
+
+def test_an_old_release_is_read_without_warnings(
+    weights: State, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    torch.save(weights, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert same(import_release(tmp_path / "old.pth", "ufuser")[0], weights)
+    assert not recwarn.list

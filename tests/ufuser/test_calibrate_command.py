@@ -374,6 +374,16 @@ def test_a_board_held_always_alike_is_refused(tmp_path: Path, quick_command: Com
     )
 
 
+def test_a_calibration_that_shows_too_little_of_a_picture(tmp_path: Path, quick_command: Command) -> None:
+    """Small pictures whose overlap lies between the places where the distance is measured."""
+    scene = np.random.default_rng(0).integers(0, 255, (24, 32), np.uint8)
+    write(tmp_path, [(scene, scene)])
+    narrow = Calibration((32, 24), (32, 24), np.array([[40.0, 0, -100], [0, 40, -100], [0, 0, 1]]))
+    narrow.save(tmp_path / "narrow.json")
+    words = ("--ir", "ir/0.png", "--vi", "vi/0.png", "--calibration", "narrow.json", "--out", "out.png")
+    refused(quick_command, tmp_path, ("check", *words), "see too little of the same")
+
+
 def refused(quick_command: Command, folder: Path, args: tuple[object, ...], message: str) -> None:
     """One line, exit code 2, nothing new in the folder."""
     before = sorted(folder.rglob("*"))

@@ -390,3 +390,24 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
             main(arguments)
         assert ended.value.code == 0
         assert message in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [(), ("--verbose",)])
+def test_decoders_print_only_with_verbose(
+    tmp_path: Path, command: Command, max_model: Path, words: tuple[str, ...]
+) -> None:
+    """libjpeg, libpng and OpenCV's AVI reader write to the descriptor of standard error."""
+    picture = np.random.default_rng(0).integers(0, 255, (24, 32), np.uint8)
+    jpeg = bytes(cv2.imencode(".jpg", picture)[1])
+    (tmp_path / "a.jpg").write_bytes(jpeg[:-2] + b"surplus" + jpeg[-2:])
+    pair = ("--ir", "a.jpg", "--vi", "a.jpg", "--out", "o.png")
+    done = command("fuse", *pair, "--model", max_model, "--engine", "onnxruntime", *words)
+    assert done.returncode == 0, done.stderr
+    assert ("extraneous" in done.stderr) == bool(words), done.stderr
+
+
+def test_a_refused_video_is_one_line(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "a.avi").write_bytes(b"RIFF\xff\0\0\0AVI LISP" + bytes(200))
+    done = command("fuse", "--ir", "a.avi", "--vi", "a.avi", "--out", "o.mkv", "--model", "lite")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1, done.stderr

@@ -100,3 +100,11 @@ def test_values() -> None:
     ):
         with pytest.raises(ValueError, match="expected"):
             parser(bad)
+
+
+@pytest.mark.parametrize("part", ["a-", "F", "token", "token= ", "a://", "a:@", " ", '"', "pass="])
+def test_masking_takes_time_in_proportion_to_the_text(part: str) -> None:
+    """A pattern that goes back and forth would take hours."""
+    long = part * (300_000 // len(part))
+    assert len(mask(long)) <= 3 * len(long)
+    assert "hunter2" not in mask(f"{long} rtsp://u:hunter2@h {'x' * 100}-token=hunter2")

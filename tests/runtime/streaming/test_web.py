@@ -304,6 +304,19 @@ def test_without_the_token_nothing_is_answered(closed_page: PageSink) -> None:
     assert get(closed_page, "/metrics", Cookie='"\\')[0] == 401
 
 
+@pytest.mark.parametrize(
+    "request_text",
+    [f"GET /?token={TOKEN} x HTTP/1.1", f"PUT /?token={TOKEN} HTTP/1.1", f"{TOKEN}", "GET / HTTP/9.9"],
+)
+def test_what_is_no_request_is_not_shown_in_the_answer(closed_page: PageSink, request_text: str) -> None:
+    with socket.create_connection(("127.0.0.1", closed_page.server.port), timeout=5) as connection:
+        connection.sendall(f"{request_text}\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: connection.recv(4096), b"")).decode()
+    assert "bad request" in answer
+    assert TOKEN not in answer
+    assert TOKEN.split()[0] not in answer
+
+
 def test_with_the_token(closed_page: PageSink) -> None:
     for scheme in ("Bearer", "bearer", "BEARER"):
         assert get(closed_page, "/metrics", Authorization=f"{scheme} {TOKEN}")[0] == 200
