@@ -55,9 +55,9 @@ def test_energy_has_idle_subtracted() -> None:
     [
         (
             lambda r: r["latency"][0].update(p50_ms="fast"),
-            "latency.0.p50_ms is 'fast': expected a number, got text",
+            r"latency\[0\].p50_ms is 'fast': expected a number, got text",
         ),
-        (lambda r: r["latency"][1].pop("engine"), r"the key 'latency.1.engine' is missing"),
+        (lambda r: r["latency"][1].pop("engine"), r"the key 'latency\[1\].engine' is missing"),
         # By zero is divided, and an empty list has no median.
         (lambda r: r["latency"][0].update(p50_ms=0), r"latency\[0\].p50_ms is 0: expected a number > 0"),
         (lambda r: r["latency"][0].update(fps=1e308), r"latency\[0\].fps is 1e\+308"),
