@@ -31,7 +31,7 @@ _ON_A_JETSON = {
     "numpy": "sudo apt install python3-numpy",
     "cv2": "sudo apt install python3-opencv, in a virtual environment made with --system-site-packages",
     "onnxruntime": 'pip install onnxruntime "numpy<2"',
-    "onnxruntime-gpu": "use --engine tensorrt, or install onnxruntime-gpu from NVIDIA's index for this JetPack",
+    "onnxruntime-gpu": "use the engine tensorrt, or install onnxruntime-gpu from NVIDIA's index for this JetPack",
     "openvino": 'pip install openvino "numpy<2"',
     "prometheus_client": "pip install prometheus_client",
     "av": "pip install av",
