@@ -37,8 +37,8 @@ def find_model(model: str | Path) -> Path:
         if path.suffix in _WEIGHTS_ONLY:
             raise InputError(
                 f"{path} holds weights without a graph: export it first: "
-                f"ufuser export --checkpoint {path.with_suffix('.safetensors')} --out {path.with_suffix('.onnx')}"
-                + ("" if path.suffix == ".safetensors" else ", after ufuser train import")
+                f"`ufuser export --checkpoint {path.with_suffix('.safetensors')} --out {path.with_suffix('.onnx')}`"
+                + ("" if path.suffix == ".safetensors" else ", after `ufuser train import`")
             )
         return path
     if str(model) not in shipped():

@@ -22,7 +22,7 @@ def test_a_checkpoint_is_answered_with_the_command_that_exports_it(tmp_path: Pat
     with pytest.raises(InputError) as error:
         find_model(tmp_path / name)
     command = f"ufuser export --checkpoint {tmp_path / 'mine.safetensors'} --out {tmp_path / 'mine.onnx'}"
-    assert f"export it first: {command}" in str(error.value)
+    assert f"export it first: `{command}`" in str(error.value)
 
 
 def test_unknown_model_names_the_known_ones() -> None:
