@@ -18,7 +18,7 @@ from ufuser.runtime.errors import InputError
 def get_parser(prog: str = "ufuser bench islands") -> Parser:
     """The command line, apart from its execution."""
     parser = Parser(prog=prog, description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="safetensors file written by `ufuser train`")
+    parser.add_argument("checkpoint", type=Path, help="shipped weights by name, or a safetensors file")
     parser.add_argument("--pairs", type=Path, required=True, metavar="DIR", help="real pairs, DIR/ir, DIR/vi")
     parser.add_argument(
         "--list", type=Path, metavar="FILE", help="stems, one a line, of the pairs of --pairs to use"
@@ -39,13 +39,13 @@ def run(args: argparse.Namespace) -> int:
     """Carry out the command line; the exit code. Raises InputError."""
     from ufuser.benchmarks.islands import extremes, findings, middle
     from ufuser.export.fidelity import pairs_in, real_samples
-    from ufuser.train.checkpoint import load_model
+    from ufuser.train.checkpoint import find_checkpoint, load_model
 
     if args.every < 1:
         raise InputError(f"every={args.every}: expected 1 or more", argument="every")
     _, height, width = Extent.parse(args.extremes, "extremes").axes
     crop = Extent.parse(args.crop, "crop").axes if args.crop else None
-    model, _ = load_model(args.checkpoint)
+    model, _ = load_model(find_checkpoint(args.checkpoint, "checkpoint", "fusion"))
     pairs = list(real_samples(pairs_in(args.pairs, args.list)[:: args.every]))
     if crop:
         pairs = [middle(sample, *crop[1:]) for sample in pairs]

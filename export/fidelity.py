@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.images import as_float, read_grey
 from ufuser.runtime.shapes import MULTIPLE
+from ufuser.runtime.thermal.still import read_infrared
 from ufuser.train.data import Pair, find_pairs
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def padded(name: str, ir: Image, vi: Image) -> Sample:
 def real_samples(pairs: Sequence[Pair]) -> Iterator[Sample]:
     """Pairs from disk, whole pictures."""
     for pair in pairs:
-        ir, vi = (as_float(read_grey(path)) for path in (pair.ir, pair.vi))
+        ir, vi = as_float(read_infrared(pair.ir)), as_float(read_grey(pair.vi))
         yield padded(pair.name, ir, vi)
 
 

@@ -27,6 +27,7 @@ from ufuser.export.tolerances import CROPS, LEAST_CROPS
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.images import as_float, read_grey
 from ufuser.runtime.shapes import MULTIPLE
+from ufuser.runtime.thermal.still import read_infrared
 from ufuser.train.data import Pair
 
 QUANTIZED = ("Conv", "ConvTranspose")
@@ -58,7 +59,7 @@ class Calibration:
         taken = []
         for number in range(self.crops):
             pair = self.pairs[number % len(self.pairs)]
-            ir, vi = (as_float(read_grey(path)) for path in (pair.ir, pair.vi))
+            ir, vi = as_float(read_infrared(pair.ir)), as_float(read_grey(pair.vi))
             rng = np.random.default_rng(number)
             height, width = (
                 min(wanted, side // MULTIPLE * MULTIPLE)

@@ -24,7 +24,11 @@ def get_parser(prog: str = "ufuser export") -> Parser:
         prog=prog, description="Export a trained checkpoint to ONNX and check it against PyTorch."
     )
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="safetensors file written by `ufuser train`"
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="NAME|FILE",
+        help="shipped weights, such as ufuser, or the safetensors file of a training",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
     parser.add_argument("--model", help="the network that the checkpoint must hold (default: any)")
@@ -67,9 +71,11 @@ def run(args: argparse.Namespace) -> int:
     """Carry out the command line; the exit code. Raises InputError."""
     from ufuser.export.exporter import export
     from ufuser.export.lowering import Lowering
+    from ufuser.train.checkpoint import find_checkpoint
 
     lowering = Lowering(args.precision, args.calibration, args.validation, args.int8_for, args.crops)
-    exported = export(args.checkpoint, args.out, args.model, args.opset, timed_printer(), lowering)
+    checkpoint = find_checkpoint(args.checkpoint, "checkpoint", "fusion")
+    exported = export(checkpoint, args.out, args.model, args.opset, timed_printer(), lowering)
     if args.json:
         print_json(exported.__dict__ | {"out": str(exported.out)})
     else:

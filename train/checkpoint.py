@@ -22,6 +22,8 @@ from ufuser.runtime.structs import convert, parse_json
 from .models import MODELS, create, names
 
 FORMAT = "ufuser-checkpoint-1"
+WEIGHTS = Path(__file__).parent / "weights"
+"""The shipped checkpoints."""
 
 
 class Metadata(msgspec.Struct, frozen=True):
@@ -35,6 +37,26 @@ class Metadata(msgspec.Struct, frozen=True):
     """The recipe's TOML text."""
     notes: dict[str, Any] = {}
     """Step, loss, digests of the inputs, …"""
+
+
+def find_checkpoint(wanted: Path, argument: str, kind: str | None = None) -> Path:
+    """A file, or shipped weights by name (`ufuser`); a file has a suffix or a separator.
+
+    Args:
+        wanted: of the command line.
+        argument: its name, for the error.
+        kind: "fusion" leaves the pseudo-sensing modules out.
+    """
+    if wanted.suffix or len(wanted.parts) != 1 or wanted.is_file():
+        return wanted
+    found = {p.stem: p for p in sorted(WEIGHTS.glob("*.safetensors"))}
+    if kind == "fusion":
+        found = {name: p for name, p in found.items() if not name.startswith("sensing_")}
+    if str(wanted) not in found:
+        raise InputError(
+            f"{argument}={wanted}: expected one of {', '.join(found)}, or a checkpoint", argument
+        )
+    return found[str(wanted)]
 
 
 def digest(path: Path) -> str:

@@ -7,7 +7,7 @@ and processes that share a batch see together those of one process.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ufuser.runtime.errors import InputError
-from ufuser.runtime.images import READABLE, as_float, read_grey
+from ufuser.runtime.files import make_folder
+from ufuser.runtime.images import READABLE, as_float, read_grey, write_image
 from ufuser.runtime.shapes import SMALLEST
+from ufuser.runtime.thermal.still import is_raw, read_infrared
 
 from .sections import DataRecipe
 
@@ -32,6 +34,8 @@ class Pair:
     name: str
     ir: Path
     vi: Path
+    raw: bool = False
+    """The infrared picture holds raw counts of a camera."""
 
     @property
     def images(self) -> tuple[Path, Path]:
@@ -77,7 +81,7 @@ def find_pairs(root: Path) -> list[Pair]:
     problems += [f"{stem} is only in ir/" for stem in found["ir"] if stem not in found["vi"]]
     problems += [f"{stem} is only in vi/" for stem in found["vi"] if stem not in found["ir"]]
     pairs = [Pair(s, found["ir"][s], found["vi"][s]) for s in sorted(set(found["ir"]) & set(found["vi"]))]
-    for pair in pairs:
+    for index, pair in enumerate(pairs):
         try:
             ir, vi = read_grey(pair.ir), read_grey(pair.vi)
         except InputError as e:
@@ -88,12 +92,32 @@ def find_pairs(root: Path) -> list[Pair]:
             problems.append(f"{pair.name} is {size[0]} in infrared and {size[1]} in visible")
         elif min(ir.shape) < SMALLEST:
             problems.append(f"{pair.name} is {size[0]}, smaller than {SMALLEST}x{SMALLEST}")
+        pairs[index] = replace(pair, raw=is_raw(ir))
     if problems:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         raise InputError(f"{root}: {'; '.join(problems[:5])}{more}")
     if not pairs:
         raise InputError(f"no images in {root}/ir and {root}/vi (looked for {', '.join(READABLE)})")
     return pairs
+
+
+def tone_mapped_pairs(pairs: list[Pair], folder: Path, write: bool) -> list[Pair]:
+    """The pairs, with 8-bit pictures in the folder in place of raw counts.
+
+    Args:
+        pairs: see `find_pairs`.
+        folder: for the pictures; made where it is needed.
+        write: False only names the files, which another process writes.
+    """
+    if write and any(pair.raw for pair in pairs):
+        make_folder(folder)
+    found = []
+    for pair in pairs:
+        picture = folder / f"{pair.name}.png"
+        if pair.raw and write:
+            write_image(picture, read_infrared(pair.ir), durable=False)
+        found.append(replace(pair, ir=picture) if pair.raw else pair)
+    return found
 
 
 def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,16 +16,19 @@ from torch import nn
 
 from ufuser.runtime.errors import InputError
 
-from .checkpoint import digest, load_weights, read_initial
-from .data import Example, Pair, find_pairs
+from .checkpoint import digest, find_checkpoint, load_weights, read_initial
+from .data import Example, Pair, find_pairs, tone_mapped_pairs
 from .models import MODELS, create, names, shape_multiple
 from .models.fnet import FNet, FNetPair
 from .objectives.objective import Objective, Task
-from .processes import Processes, joined
+from .processes import Processes, first_alone, joined
 from .recipe import Recipe, find_recipe, load_recipe
 from .sections import DataRecipe
 from .split import Split, split_pairs
 from .trainer import check_out
+
+INFRARED = "infrared"
+"""Folder of a run with the tone-mapped pictures of a camera's raw counts."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +100,26 @@ def prepared(args: argparse.Namespace, command: str) -> Iterator[Setup]:
     stems = ["\n".join(pair.name for pair in side) for side in (split.training, split.validation)]
     origin: dict[str, object] = {"pairs": hashlib.sha256("\n\n".join(stems).encode()).hexdigest()}
     if args.init is not None:
-        load_weights(model, read_initial(args.init, recipe.model), str(args.init))
-        origin |= digests(init=args.init)
+        initial = find_checkpoint(args.init, "init")
+        load_weights(model, read_initial(initial, recipe.model), str(initial))
+        origin |= digests(init=initial)
     with joined(args.device) as (processes, device):
-        yield Setup(recipe, model, device, processes, split, origin)
+        raw = sum(pair.raw for pair in (*split.training, *split.validation))
+        with first_alone(processes):
+            split = _tone_mapped(split, args.out / INFRARED, processes.is_first)
+        setup = Setup(recipe, model, device, processes, split, origin)
+        if raw:
+            setup.print(
+                f"{raw} infrared pictures hold raw counts: tone mapped to 8 bits in {args.out / INFRARED}"
+            )
+        yield setup
+
+
+def _tone_mapped(split: Split, folder: Path, write: bool) -> Split:
+    training, validation = (
+        tone_mapped_pairs(side, folder, write) for side in (split.training, split.validation)
+    )
+    return dataclasses.replace(split, training=training, validation=validation)
 
 
 def with_steps(recipe: Recipe, steps: int | None) -> Recipe:

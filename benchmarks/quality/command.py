@@ -10,7 +10,7 @@ from pathlib import Path
 from ufuser.benchmarks.names import named_models
 from ufuser.benchmarks.quality import ssim, table
 from ufuser.benchmarks.quality.baselines import BASELINES
-from ufuser.benchmarks.quality.folder import SUFFIXES, Fuse, Options, match, means, measure
+from ufuser.benchmarks.quality.folder import SUFFIXES, Fuse, Options, holds_raw_counts, match, means, measure
 from ufuser.runtime.command import Parser
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable, write_bytes
@@ -22,7 +22,9 @@ def get_parser(prog: str) -> Parser:
         prog=prog,
         description="Measure fused pictures against their sources and print a table of methods, best first.",
     )
-    parser.add_argument("--ir", type=Path, required=True, metavar="DIR", help="infrared pictures, 8-bit")
+    parser.add_argument(
+        "--ir", type=Path, required=True, metavar="DIR", help="infrared pictures; raw counts are tone mapped"
+    )
     parser.add_argument(
         "--vi", type=Path, required=True, metavar="DIR", help="visible pictures, read as grey luma"
     )
@@ -131,6 +133,8 @@ def run(args: argparse.Namespace) -> int:
         print(
             f"{len(pairs)} names are common to all folders; {left_out} others are left out", file=sys.stderr
         )
+    if raw := sum(map(holds_raw_counts, pairs)):
+        print(f"{raw} infrared pictures hold raw counts: tone mapped to 8 bits", file=sys.stderr)
 
     measured = measure(pairs, options, _open_models(args.model, folders), args.workers)
     rows = table.with_mean_rank(means(measured))

@@ -19,8 +19,9 @@ from ufuser.benchmarks.quality.images import Grey, stretch
 from ufuser.benchmarks.quality.registry import evaluate
 from ufuser.runtime.color import luma
 from ufuser.runtime.errors import InputError
-from ufuser.runtime.images import read_image
+from ufuser.runtime.images import as_uint8, read_image
 from ufuser.runtime.processes import become_worker
+from ufuser.runtime.thermal.still import is_raw, tone_mapped
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 # Queued pairs per worker: enough to keep it busy, without filling the memory.
@@ -131,13 +132,16 @@ def match(
 
 
 def read_grey(path: Path) -> Grey:
-    """Read an 8-bit picture as grey; colour by its luma (BT.601). Raises InputError."""
+    """A picture as grey at 8 bits; colour by its luma (BT.601), 16 bits full scale to full scale. Raises InputError."""
     image = luma(read_image(path))
-    if image.dtype != np.uint8:
-        raise InputError(
-            f"{path} holds {image.dtype} pixels; 8 bits a channel are expected: tone-map it first"
-        )
-    return np.asarray(image, dtype=np.uint8)
+    if image.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"{path} holds {image.dtype} pixels; 8 or 16 bits a channel are expected")
+    return as_uint8(image)
+
+
+def holds_raw_counts(pair: Pair) -> bool:
+    """Whether the infrared picture is a camera's raw counts, which are tone mapped. Raises InputError."""
+    return is_raw(read_image(pair.ir))
 
 
 def _same_size(picture: Grey, path: Path, ir: Grey, ir_path: Path) -> Grey:
@@ -152,7 +156,7 @@ def _same_size(picture: Grey, path: Path, ir: Grey, ir_path: Path) -> Grey:
 
 def read_sources(pair: Pair) -> tuple[Grey, Grey]:
     """Read infrared and visible of a pair as grey pictures of one size. Raises InputError."""
-    ir = read_grey(pair.ir)
+    ir = as_uint8(tone_mapped(luma(read_image(pair.ir)))) if holds_raw_counts(pair) else read_grey(pair.ir)
     return ir, _same_size(read_grey(pair.vi), pair.vi, ir, pair.ir)
 
 

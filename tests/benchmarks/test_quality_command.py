@@ -17,9 +17,10 @@ import pytest
 from ufuser.benchmarks.__main__ import main
 from ufuser.benchmarks.quality.baselines import BASELINES
 from ufuser.benchmarks.quality.command import _open_models
-from ufuser.benchmarks.quality.folder import Options, match, means, measure, read_grey
+from ufuser.benchmarks.quality.folder import Options, match, means, measure, read_grey, read_sources
 from ufuser.benchmarks.quality.registry import METRICS, evaluate
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.thermal.still import tone_mapped
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = ("a", "b", "c")
@@ -127,10 +128,6 @@ def _empty_file(folder: Path) -> None:
     (folder / "vi" / "b.bmp").write_bytes(b"")
 
 
-def _sixteen_bits(folder: Path) -> None:
-    save(folder / "ir" / "b.png", np.full((48, 56), 30000, dtype=np.uint16))
-
-
 def _two_of_a_name(folder: Path) -> None:
     save(folder / "ir" / "b.bmp", np.zeros((48, 56), dtype=np.uint8))
 
@@ -184,7 +181,6 @@ def test_bad_input_ends_the_process_with_2(pictures: Path) -> None:
     ("spoil", "words"),
     [
         (_empty_file, "0 bytes"),
-        (_sixteen_bits, "uint16"),
         (_two_of_a_name, "both b.bmp and b.png"),
         (_tiny, "pair b, method mine: VIF .* at least 41"),
     ],
@@ -264,3 +260,24 @@ def test_colour_is_read_as_luma(tmp_path: Path) -> None:
     assert read_grey(tmp_path / "green.png").tolist() == np.full((4, 4), round(0.587 * 200)).tolist()
     save(tmp_path / "alpha.png", np.dstack([colour, np.full((4, 4), 9, dtype=np.uint8)]))
     assert read_grey(tmp_path / "alpha.png").tolist() == read_grey(tmp_path / "green.png").tolist()
+
+
+def test_sixteen_bits_are_measured_as_the_runtime_fuses_them(tmp_path: Path) -> None:
+    deep = np.linspace(0, 65535, 48 * 56).reshape(48, 56).astype(np.uint16)
+    save(tmp_path / "ir" / "raw.png", deep // 8 + 1000)
+    save(tmp_path / "ir" / "full.png", deep)
+    for name in ("raw", "full"):
+        save(tmp_path / "vi" / f"{name}.png", deep)
+    full, raw = (read_sources(pair) for pair in match(tmp_path / "ir", tmp_path / "vi", {})[0])
+    np.testing.assert_array_equal(full[0], np.rint(deep / 257))
+    np.testing.assert_array_equal(full[1], full[0])
+    np.testing.assert_array_equal(raw[0], tone_mapped(deep // 8 + 1000))
+    assert np.ptp(raw[0]) > 200
+    words = ["--ir", str(tmp_path / "ir"), "--vi", str(tmp_path / "vi"), "--workers", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ufuser.benchmarks", "quality", *words],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "1 infrared pictures hold raw counts: tone mapped to 8 bits" in done.stderr

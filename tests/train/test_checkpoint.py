@@ -17,7 +17,13 @@ from torch import Tensor
 
 from ufuser.runtime.errors import InputError
 from ufuser.train.__main__ import main
-from ufuser.train.checkpoint import import_release, load_model, read_checkpoint, save_checkpoint
+from ufuser.train.checkpoint import (
+    find_checkpoint,
+    import_release,
+    load_model,
+    read_checkpoint,
+    save_checkpoint,
+)
 from ufuser.train.models import create
 from ufuser.train.models.ufuser import UFuser
 
@@ -272,3 +278,11 @@ def test_an_old_release_is_read_without_warnings(
     torch.save(weights, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     assert same(import_release(tmp_path / "old.pth", "ufuser")[0], weights)
     assert not recwarn.list
+
+
+def test_shipped_weights_are_found_by_name(tmp_path: Path) -> None:
+    path = find_checkpoint(Path("ufuser"), "checkpoint", "fusion")
+    assert read_checkpoint(path)[1].model == "ufuser"
+    assert find_checkpoint(tmp_path / "x", "checkpoint") == tmp_path / "x"
+    with pytest.raises(InputError, match="checkpoint=sensing_ir: expected one of fnet, lite, ufuser, or a"):
+        find_checkpoint(Path("sensing_ir"), "checkpoint", "fusion")

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.images import read_image, write_image
+from ufuser.runtime.thermal.still import tone_mapped
 from ufuser.train.__main__ import main
 from ufuser.train.data import Pair
 from ufuser.train.recipe import RECIPES
@@ -97,3 +100,18 @@ def test_a_shipped_recipe_by_name_trains_on_ones_own_pairs(
     again = [*words, "--out", str(tmp_path / "again"), "--validation", str(out / "validation.txt")]
     assert main(again) == 0
     assert not (tmp_path / "again" / "validation.txt").exists()
+
+
+def test_raw_counts_are_tone_mapped(
+    tmp_path: Path, write_pairs: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = write_pairs(tmp_path / "data", dict.fromkeys("abc", (32, 40))), tmp_path / "out"
+    counts = np.random.default_rng(0).integers(7000, 9000, (32, 40), np.uint16)
+    write_image(data / "ir" / "b.png", counts)
+    words = ["direct", "--recipe", "ufuser_direct", "--data", str(data), "--threads", "1", "--steps", "1"]
+    assert main([*words, "--out", str(out)]) == 0
+    assert f"1 infrared pictures hold raw counts: tone mapped to 8 bits in {out / 'infrared'}" in (
+        capsys.readouterr().out
+    )
+    assert [p.name for p in (out / "infrared").iterdir()] == ["b.png"]
+    np.testing.assert_array_equal(read_image(out / "infrared" / "b.png"), tone_mapped(counts))

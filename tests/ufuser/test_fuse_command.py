@@ -18,6 +18,7 @@ from ufuser.runtime.frame import Frame
 from ufuser.runtime.images import read_image, write_image
 from ufuser.runtime.sinks import VideoSink
 from ufuser.runtime.sources import VideoSource
+from ufuser.runtime.thermal.still import tone_mapped
 
 Command = Callable[..., Any]
 SHAPE = (40, 56)
@@ -209,7 +210,10 @@ def test_raw_counts_get_one_note(tmp_path: Path, quick_command: Command, max_mod
     assert done.returncode == 0
     (note,) = done.stderr.splitlines()
     assert note.startswith("note: ")
-    assert "raw counts" in note
+    assert "raw counts: tone mapped to 8 bits" in note
+    fused = read_image(tmp_path / "out" / "2.png")
+    raw, visible = read_image(tmp_path / "ir" / "2.png"), read_image(tmp_path / "vi" / "2.png")
+    np.testing.assert_array_equal(fused, np.maximum(tone_mapped(raw), visible))
 
 
 def test_full_range_sixteen_bits_get_none(tmp_path: Path, quick_command: Command, max_model: Path) -> None:

@@ -96,6 +96,8 @@ def test_the_wheel_holds_one_package_and_nothing_else(tmp_path: Path) -> None:
         assert f"{package.replace('.', '/')}/__init__.py" in names, package
     for data in ("ufuser/py.typed", "ufuser/runtime/weights/lite.onnx", "ufuser/runtime/web/page.html"):
         assert data in names
+    for recipe in (ROOT / "train" / "recipes").rglob("*.*"):  # for `ufuser train --recipe NAME`
+        assert f"ufuser/train/recipes/{recipe.relative_to(ROOT / 'train' / 'recipes').as_posix()}" in names
     for weights in (ROOT / "train" / "weights").iterdir():  # for `ufuser train distill --teacher`
         assert f"ufuser/train/weights/{weights.name}" in names
 

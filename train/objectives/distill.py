@@ -24,7 +24,7 @@ from ufuser.runtime.images import as_float, as_uint8, read_grey, write_image
 from ufuser.runtime.progress import Progress
 from ufuser.runtime.structs import load_json
 
-from ..checkpoint import digest, load_model
+from ..checkpoint import digest, find_checkpoint, load_model
 from ..data import Image, Pair, resized, retoned
 from ..losses import DirectLoss, sobel
 from ..models import shape_multiple
@@ -35,7 +35,6 @@ from ..sections import DataRecipe, DistillRecipe, LossRecipe, Section
 from ..setup import Setup, digests
 from .objective import Task, Terms
 
-SHIPPED = Path(__file__).parents[1] / "weights"
 MIN_EDGE = 128
 """Pixels of the shorter edge below which a variant is not shrunk."""
 _KEY_FILE = "taught.json"
@@ -135,14 +134,7 @@ def find_teacher(wanted: str) -> tuple[nn.Module, str]:
 
     Raises InputError for anything else.
     """
-    path = Path(wanted)
-    if not path.suffix and len(path.parts) == 1:
-        path = SHIPPED / f"{wanted}.safetensors"
-        if not path.is_file():
-            names = sorted(p.stem for p in SHIPPED.glob("*.safetensors") if not p.stem.startswith("sensing_"))
-            raise InputError(
-                f"teacher={wanted}: expected one of {', '.join(names)}, or a checkpoint", "teacher"
-            )
+    path = find_checkpoint(Path(wanted), "teacher", "fusion")
     model, _ = load_model(path)
     return model, digest(path)
 

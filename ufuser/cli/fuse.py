@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,10 +32,9 @@ from ufuser.runtime.sinks import FolderSink, ImageSink, Sink, SinkContext, Video
 from ufuser.runtime.sinks.opening import open_sink
 from ufuser.runtime.sources import VideoSource, frames
 from ufuser.runtime.telemetry import Durations
+from ufuser.runtime.thermal.still import is_raw, tone_mapped
 from ufuser.runtime.uri import Uri
 
-_RAW_BELOW = 65536 // 4
-"""A 16-bit picture without higher values most likely holds raw counts of a 14-bit camera, or CT."""
 _PATH = {"metavar": "PATH"}
 _EPILOG = """\
 --task medical fuses MRI with CT, PET or SPECT by the same networks; the pictures must be registered. The picture with
@@ -211,14 +210,15 @@ class _Work:
             self._note(note)
         raw_noted = depth_noted = False
         for ir, vi in self._pairs():
-            for side in (ir, vi) if self._medical else (ir,):
-                if not raw_noted and side.image.dtype == np.uint16 and side.image.max() < _RAW_BELOW:
-                    raw_noted = True
-                    self._note(
-                        f"{side.source}: 16-bit {'picture' if self._medical else 'infrared'} with a maximum of "
-                        f"{side.image.max()} of 65535 looks like raw counts and will be dark: scale it to the "
-                        f"full range first"
-                    )
+            raw = [side for side in ((ir, vi) if self._medical else (ir,)) if is_raw(side.image)]
+            if raw and not raw_noted:
+                raw_noted = True
+                self._note(
+                    f"{raw[0].source}: 16 bits with a maximum of {raw[0].image.max()} look like raw counts"
+                    + (" and will be dark: scale them first" if self._medical else ": tone mapped to 8 bits")
+                )
+            if raw and not self._medical:
+                ir = replace(ir, image=tone_mapped(ir.image))
             fused = self._fuse(ir, vi)
             if not depth_noted and not depth_kept(self._stored_as, fused.dtype):
                 depth_noted = True
