@@ -157,7 +157,7 @@ def test_raw_counts_are_noted_on_either_side(scans: Path, quick_command: Command
     words = ("fuse", "--ir", "mri.png", "--vi", "raw.png", "--out", "out.png", "--task", "medical")
     done = quick_command(*words, "--model", max_model)
     assert done.returncode == 0
-    assert "16-bit picture with a maximum of 1840 of 65535 looks like raw counts" in done.stderr
+    assert "16 bits with a maximum of 1840 look like raw counts and will be dark" in done.stderr
 
 
 @pytest.mark.parametrize(
