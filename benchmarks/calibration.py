@@ -26,10 +26,11 @@ from ufuser.runtime.calibration.grab import GrabRequest, grab_frames, grab_pairs
 from ufuser.runtime.calibration.offset import Recording, find_offset
 from ufuser.runtime.calibration.refine import refine
 from ufuser.runtime.calibration.search import rough_start
-from ufuser.runtime.command import Parser
+from ufuser.runtime.command import Parser, file_path
 from ufuser.runtime.errors import InputError
-from ufuser.runtime.files import write_bytes
+from ufuser.runtime.files import require_writable, write_bytes
 from ufuser.runtime.images import as_uint8, read_image
+from ufuser.runtime.outputs import check_outputs, of_source
 from ufuser.runtime.pairing import Side
 from ufuser.runtime.sources import pictures_in
 from ufuser.simulation import SimConfig
@@ -57,7 +58,7 @@ def get_parser(prog: str) -> Parser:
     )
     parser.add_argument("--search", action="store_true", help="refine without a trusted start")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    parser.add_argument("--json", type=file_path, metavar="FILE", help="also write the figures to this file")
     parser.set_defaults(run=run)
     return parser
 
@@ -68,6 +69,10 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"calibration {args.what}: expected --ir and --vi")
     if args.count < 1 or args.together < 1:
         raise InputError(f"--count {args.count} --together {args.together}: expected at least 1")
+    sources = [of_source(text) for text in (args.ir, args.vi)]
+    check_outputs({"json": args.json}, sources)
+    if args.json:
+        require_writable(args.json)
     figures = {"sim": simulated, "pairs": real, "offset": offsets}[args.what](args)
     if args.json:
         write_bytes(args.json, f"{json.dumps(figures, indent=2)}\n".encode())

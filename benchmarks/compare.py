@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from ufuser.benchmarks.results import Latency, Results, read
 from ufuser.benchmarks.sizes import as_text
-from ufuser.runtime.command import Parser
+from ufuser.runtime.command import Parser, file_path
 
 _BLOCKS = 8
 _SMALLEST_BLOCK = 3
@@ -63,8 +62,8 @@ def changes(before: Results, after: Results) -> list[Change]:
 def get_parser(prog: str) -> Parser:
     """The command line, apart from its execution."""
     parser = Parser(prog=prog, description="Find slowdowns between two results files.")
-    parser.add_argument("before", type=Path, metavar="A.json")
-    parser.add_argument("after", type=Path, metavar="B.json")
+    parser.add_argument("before", type=file_path, metavar="A.json")
+    parser.add_argument("after", type=file_path, metavar="B.json")
     parser.set_defaults(run=run)
     return parser
 

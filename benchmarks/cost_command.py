@@ -6,16 +6,16 @@ import argparse
 import textwrap
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ufuser.benchmarks import published
 from ufuser.benchmarks.names import named_models
 from ufuser.benchmarks.results import Audited, Cost, OperatorShare, Results, write
 from ufuser.benchmarks.sizes import Size, as_text, parse_size, parse_sizes
-from ufuser.runtime.command import Parser
+from ufuser.runtime.command import Parser, file_path
 from ufuser.runtime.files import require_writable
 from ufuser.runtime.models import find_model
+from ufuser.runtime.outputs import check_outputs
 
 if TYPE_CHECKING:
     from ufuser.benchmarks.cost import GraphCost
@@ -40,7 +40,7 @@ def get_parser(prog: str) -> Parser:
         "--sizes", default="264x400,480x640", metavar="HxW,…", help="(default: 264x400,480x640)"
     )
     parser.add_argument("--no-audit", action="store_true", help="count the models only; needs no PyTorch")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    parser.add_argument("--json", type=file_path, metavar="FILE", help="also write the figures to this file")
     parser.set_defaults(run=run)
     return parser
 
@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
     sizes = parse_sizes(args.sizes)
     models = [(name, find_model(m)) for name, m in named_models(args.models, "--models").items()]
+    check_outputs({"json": args.json}, args.models)
     if args.json:
         require_writable(args.json)
     costs = [as_result(name, size, cost_of(path, *size)) for name, path in models for size in sizes]

@@ -19,9 +19,11 @@ import numpy as np
 
 from ufuser.benchmarks.results import Energy, Results, write
 from ufuser.benchmarks.sizes import Size, as_text, parse_size
-from ufuser.runtime.command import Parser
+from ufuser.runtime.command import Parser, file_path
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable
+from ufuser.runtime.models import find_model
+from ufuser.runtime.outputs import check_outputs
 from ufuser.runtime.telemetry.sensors import SYSTEM, Rail, input_rails, rails
 
 _PERIOD = 0.02  # seconds between two readings of a meter without a counter
@@ -215,7 +217,7 @@ def get_parser(prog: str) -> Parser:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--idle", type=float, default=10, metavar="SECONDS", help="(default: 10)")
     parser.add_argument("--busy", type=float, default=20, metavar="SECONDS", help="(default: 20)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    parser.add_argument("--json", type=file_path, metavar="FILE", help="also write the figures to this file")
     parser.set_defaults(run=run)
     return parser
 
@@ -225,6 +227,8 @@ def run(args: argparse.Namespace) -> int:
     if not (args.idle > 0 and args.busy > 0):
         raise InputError(f"--idle {args.idle} --busy {args.busy}: expected seconds above 0")
     size = parse_size(args.size)
+    find_model(args.model)
+    check_outputs({"json": args.json}, (args.model,))
     if args.json:
         require_writable(args.json)
     try:

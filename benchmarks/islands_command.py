@@ -7,10 +7,9 @@ simulated on the CPU: the result of every operator is rounded to 16 bits, produc
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ufuser.export.tolerances import PSNR_FLOOR
-from ufuser.runtime.command import Parser
+from ufuser.runtime.command import Parser, file_path
 from ufuser.runtime.engines.profiles import Extent
 from ufuser.runtime.errors import InputError
 
@@ -18,10 +17,12 @@ from ufuser.runtime.errors import InputError
 def get_parser(prog: str = "ufuser bench islands") -> Parser:
     """The command line, apart from its execution."""
     parser = Parser(prog=prog, description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="shipped weights by name, or a safetensors file")
-    parser.add_argument("--pairs", type=Path, required=True, metavar="DIR", help="real pairs, DIR/ir, DIR/vi")
+    parser.add_argument("checkpoint", type=file_path, help="shipped weights by name, or a safetensors file")
     parser.add_argument(
-        "--list", type=Path, metavar="FILE", help="stems, one a line, of the pairs of --pairs to use"
+        "--pairs", type=file_path, required=True, metavar="DIR", help="real pairs, DIR/ir, DIR/vi"
+    )
+    parser.add_argument(
+        "--list", type=file_path, metavar="FILE", help="stems, one a line, of the pairs of --pairs to use"
     )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="use each N-th of these pairs")
     parser.add_argument("--crop", metavar="HxW", help="the middle of each (default: whole pictures)")

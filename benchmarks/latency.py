@@ -30,9 +30,12 @@ from ufuser.benchmarks.quality.folder import match, read_sources
 from ufuser.benchmarks.results import Error, Latency, Results
 from ufuser.benchmarks.sizes import Size, as_text, parse_sizes
 from ufuser.benchmarks.worker import COMPILED, EAGER, PEERS, PLAIN, SIMPLE, Spec, spec_argument
-from ufuser.runtime.command import Parser
+from ufuser.export.onnx_file import add_metadata, load_onnx, metadata_of
+from ufuser.runtime.command import Parser, file_path
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import require_writable
 from ufuser.runtime.models import find_model
+from ufuser.runtime.outputs import check_outputs
 from ufuser.runtime.progress import Progress
 from ufuser.runtime.shapes import MULTIPLE
 
@@ -50,9 +53,9 @@ REFERENCE = "PyTorch eager, not rewritten"
 def get_parser(prog: str) -> Parser:
     """The command line, apart from its execution."""
     parser = Parser(prog=prog, description="Time models and engines against their peers.")
-    parser.add_argument("--ir", type=Path, help="folder of infrared pictures (default: random pictures)")
-    parser.add_argument("--vi", type=Path, help="folder of visible pictures with the same names")
-    parser.add_argument("--list", type=Path, help="file of stems to use, one per line (default: all)")
+    parser.add_argument("--ir", type=file_path, help="folder of infrared pictures (default: random pictures)")
+    parser.add_argument("--vi", type=file_path, help="folder of visible pictures with the same names")
+    parser.add_argument("--list", type=file_path, help="file of stems to use, one per line (default: all)")
     parser.add_argument(
         "--models",
         default="ufuser",
@@ -72,7 +75,7 @@ def get_parser(prog: str) -> Parser:
         help=f"from {', '.join(PEERS)}; the first three need --checkpoint",
     )
     parser.add_argument(
-        "--checkpoint", type=Path, help="checkpoint of the first model, for the PyTorch peers"
+        "--checkpoint", type=file_path, help="checkpoint of the first model, for the PyTorch peers"
     )
     parser.add_argument("--sizes", default="480x640", metavar="HxW,…", help="(default: 480x640)")
     parser.add_argument("--threads", default="2", metavar="N,…", help="(default: 2)")
@@ -84,7 +87,7 @@ def get_parser(prog: str) -> Parser:
         "--pairs", type=int, default=20, metavar="N", help="largest number of pairs (default: 20)"
     )
     parser.add_argument("--profile", action="store_true", help="also time each operator type")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
+    parser.add_argument("--json", type=file_path, metavar="FILE", help="also write the results to this file")
     parser.set_defaults(run=run)
     return parser
 
@@ -95,8 +98,11 @@ def run(args: argparse.Namespace) -> int:
     batches = _counts("--batches", args.batches)
     if args.rounds < 1 or args.pairs < 1:
         raise InputError("--rounds and --pairs: expected at least 1")
-    if args.json and not args.json.resolve().parent.is_dir():
-        raise InputError(f"cannot write {args.json}: its folder is not there")
+    check_outputs(
+        {"json": args.json}, (args.ir, args.vi, args.list, args.checkpoint, *args.models.split(","))
+    )
+    if args.json:
+        require_writable(args.json)
     measured: list[Latency] = []
     with tempfile.TemporaryDirectory() as folder:
         templates = contenders(args, Path(folder))
@@ -149,7 +155,6 @@ def contenders(args: argparse.Namespace, folder: Path) -> list[Spec]:
 
 def _engine_spec(title: str, model: str, engine: str) -> Spec:
     """A model in an engine such as "openvino" or "openvino:bf16"."""
-    from ufuser.export.onnx_file import load_onnx, metadata_of
 
     name, _, cpu_precision = engine.partition(":")
     path = find_model(model)
@@ -254,7 +259,6 @@ def _errors(workers: Sequence[Worker], folder: Path) -> dict[int, Error]:
 def _plain_export(checkpoint: Path, folder: Path) -> Path:
     """Export the network as trained, without rewrites."""
     from ufuser.export.exporter import trace
-    from ufuser.export.onnx_file import add_metadata
     from ufuser.train.checkpoint import load_model
 
     print("exporting the network without rewrites (a minute or two) …", file=sys.stderr, flush=True)

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,9 +29,10 @@ from ufuser.benchmarks.results import (
     write,
 )
 from ufuser.benchmarks.sizes import as_text
-from ufuser.runtime.command import Parser
+from ufuser.runtime.command import Parser, file_path
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable
+from ufuser.runtime.outputs import check_outputs
 
 LAYERS = (
     (32, 240, 320),
@@ -229,13 +229,13 @@ def get_parser(prog: str) -> Parser:
     parser.add_argument("--seconds", type=float, default=0.5, help="measuring time per layer (default: 0.5)")
     parser.add_argument(
         "--results",
-        type=Path,
+        type=file_path,
         nargs="+",
         default=[],
         metavar="FILE",
         help="results with latency and cost: print the share of the peak that each contender reaches",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    parser.add_argument("--json", type=file_path, metavar="FILE", help="also write the figures to this file")
     parser.set_defaults(run=run)
     return parser
 
@@ -244,6 +244,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print. Returns 0; raises InputError for bad input."""
     if not all(part.isdecimal() and int(part) > 0 for part in args.threads.split(",")):
         raise InputError(f"--threads {args.threads}: expected whole numbers of at least 1, such as 1,2")
+    check_outputs({"json": args.json}, args.results)
     measured = merge([read(path) for path in args.results]) if args.results else None
     if args.json:
         require_writable(args.json)

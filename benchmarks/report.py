@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from ufuser.benchmarks.quality.command import listed_names
 from ufuser.benchmarks.results import merge, read, read_quality
-from ufuser.runtime.command import Parser
+from ufuser.runtime.command import Parser, file_path
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import require_folder
+from ufuser.runtime.outputs import check_outputs
 
 if TYPE_CHECKING:
     from ufuser.benchmarks.report_panels import Panel
@@ -20,10 +22,10 @@ if TYPE_CHECKING:
 def get_parser(prog: str) -> Parser:
     """The command line, apart from its execution."""
     parser = Parser(prog=prog, description="Write results as one HTML page and as Markdown.")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--out", type=file_path, required=True, metavar="DIR")
     parser.add_argument(
         "--results",
-        type=Path,
+        type=file_path,
         nargs="+",
         action="extend",
         default=[],
@@ -39,8 +41,10 @@ def get_parser(prog: str) -> Parser:
         help="file that quality wrote with --json, with the name of the data set as the papers print it",
     )
     parser.add_argument("--simulated", action="store_true", help="show fused pictures of simulated cameras")
-    parser.add_argument("--ir", type=Path, metavar="DIR", help="show pictures of this folder and of --vi")
-    parser.add_argument("--vi", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--ir", type=file_path, metavar="DIR", help="show pictures of this folder and of --vi"
+    )
+    parser.add_argument("--vi", type=file_path, metavar="DIR")
     parser.add_argument(
         "--fused",
         nargs="+",
@@ -50,7 +54,7 @@ def get_parser(prog: str) -> Parser:
         help="further fused pictures to show",
     )
     parser.add_argument(
-        "--list", type=Path, metavar="FILE", help="stems of the pairs to show (default: three pairs)"
+        "--list", type=file_path, metavar="FILE", help="stems of the pairs to show (default: three pairs)"
     )
     parser.add_argument(
         "--model", default="ufuser", help="model that fuses the shown pairs (default: ufuser)"
@@ -63,11 +67,17 @@ def run(args: argparse.Namespace) -> int:
     """Write the report. Returns 0; raises InputError for bad input."""
     if not args.results:
         raise InputError("--results is missing: expected files that latency, cost, peak or energy wrote")
-    tables = tuple(read_quality(Path(file), name) for name, file in _named(args.quality, "--quality").items())
+    qualities = _named(args.quality, "--quality")
+    fused = _named(args.fused, "--fused")
+    inputs = (*args.results, *qualities.values(), args.ir, args.vi, *fused.values(), args.list, args.model)
+    from ufuser.benchmarks.report_page import FIGURES, PAGE, TWIN, write_report  # loads Matplotlib
+
+    written = (args.out, args.out / FIGURES, args.out / PAGE, args.out / TWIN)
+    check_outputs({"out": written}, inputs)
+    require_folder(args.out)
+    tables = tuple(read_quality(Path(file), name) for name, file in qualities.items())
     results = merge([read(path) for path in args.results])
     results = replace(results, quality=(*results.quality, *tables))
-    from ufuser.benchmarks.report_page import PAGE, TWIN, write_report  # loads Matplotlib
-
     write_report(args.out, results, _panels(args))
     print(f"{args.out / PAGE}\n{args.out / TWIN}")
     return 0

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from ufuser.runtime.command import Parser
+from ufuser.runtime.command import Parser, file_path
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
 from ufuser.runtime.machine import Machine, versions
@@ -339,7 +339,7 @@ def json_schema() -> bytes:
 def get_parser(prog: str) -> Parser:
     """The command line, apart from its execution."""
     parser = Parser(prog=prog, description="Write the JSON Schema of results files.")
-    parser.add_argument("out", type=Path, metavar="FILE.json")
+    parser.add_argument("out", type=file_path, metavar="FILE.json")
     parser.set_defaults(run=run)
     return parser
 

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from ufuser.runtime.clock import Clock
-from ufuser.runtime.command import Parser
+from ufuser.runtime.command import Parser, file_path
 from ufuser.runtime.errors import InputError
-from ufuser.runtime.files import write_bytes
+from ufuser.runtime.files import require_writable, write_bytes
 from ufuser.runtime.fuser import Fuser
 from ufuser.runtime.machine import Machine, versions
+from ufuser.runtime.outputs import check_outputs
 from ufuser.runtime.pairing import SIDES
 from ufuser.runtime.sinks import VideoSink
 from ufuser.runtime.sources import Cameras, frames
@@ -40,7 +41,7 @@ def get_parser(prog: str) -> Parser:
     parser.add_argument("--size", default="480x640", metavar="HxW", help="(default: 480x640)")
     parser.add_argument("--frames", type=int, default=20, help="per round (default: 20)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each (default: 3)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    parser.add_argument("--json", type=file_path, metavar="FILE", help="also write the figures to this file")
     parser.set_defaults(run=run)
     return parser
 
@@ -54,6 +55,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             f"--frames {args.frames} --rounds {args.rounds}: expected at least 3 frames, 1 round"
         )
+    check_outputs({"json": args.json}, (args.model,))
+    if args.json:
+        require_writable(args.json)
     height, width = int(match[1]), int(match[2])
     fuser = Fuser.open(args.model, args.engine, args.threads)
     with tempfile.TemporaryDirectory() as folder:

@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from ufuser.benchmarks.quality.steadiness import grid_energy, noise_gain
 from ufuser.benchmarks.quality.video import NoFlowError, flicker, warping_error
-from ufuser.runtime.command import Parser
+from ufuser.runtime.command import Parser, file_path
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable, write_bytes
 from ufuser.runtime.fuser import Fuser
 from ufuser.runtime.models import find_model
+from ufuser.runtime.outputs import check_outputs
 from ufuser.runtime.progress import Progress
 from ufuser.runtime.sources import VideoSource
 
@@ -36,8 +37,10 @@ def get_parser(prog: str) -> Parser:
         "of each stream (use the one with high coverage), flicker of the mean level beyond the sources, noise gain "
         f"on a static first frame (sigma {_NOISE}), and block-grid lines in the spectrum.",
     )
-    parser.add_argument("--ir", type=Path, required=True, metavar="VIDEO", help="infrared")
-    parser.add_argument("--vi", type=Path, required=True, metavar="VIDEO", help="visible, of the same size")
+    parser.add_argument("--ir", type=file_path, required=True, metavar="VIDEO", help="infrared")
+    parser.add_argument(
+        "--vi", type=file_path, required=True, metavar="VIDEO", help="visible, of the same size"
+    )
     parser.add_argument(
         "--model",
         nargs="+",
@@ -49,7 +52,7 @@ def get_parser(prog: str) -> Parser:
         "--frames", type=int, default=60, metavar="N", help="frames from the beginning (default: %(default)s)"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one per core)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
+    parser.add_argument("--json", type=file_path, metavar="FILE", help="write the rows")
     parser.set_defaults(run=run)
     return parser
 
@@ -110,6 +113,7 @@ def measured(args: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 def run(args: argparse.Namespace) -> int:
     """Fuse, measure, print. Returns 0; raises InputError for bad input."""
+    check_outputs({"json": args.json}, (args.ir, args.vi, *args.model))
     if args.json is not None:
         require_writable(args.json)
     rows = measured(args)

@@ -27,7 +27,7 @@ from ufuser.export.rewrite_fnet import thresholds, with_parts
 from ufuser.export.simplify import constant_reshapes
 from ufuser.export.tolerances import LARGEST_ERROR, OPSETS, PARITY_SHAPES
 from ufuser.runtime.errors import InputError
-from ufuser.runtime.files import write_bytes
+from ufuser.runtime.files import require_writable, write_bytes
 from ufuser.runtime.shapes import MULTIPLE
 from ufuser.train.checkpoint import Metadata, load_model
 from ufuser.train.models.fnet import FNet
@@ -76,8 +76,7 @@ def export(
     first, last = OPSETS
     if not first <= opset <= last:
         raise InputError(f"opset={opset}: expected {first} to {last}", argument="opset")
-    if not out.parent.is_dir() or out.is_dir():
-        raise InputError(f"cannot write {out}: expected a file name in a folder that exists")
+    require_writable(out)
     reference, origin = load_model(checkpoint, model_name)
     rewritten = rewrite(reference)
     parameters = sum(p.numel() for p in reference.parameters())

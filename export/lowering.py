@@ -40,7 +40,7 @@ class Lowering:
     crops: int = CROPS  # to calibrate int8 with
 
     def check(self) -> None:
-        """Raise InputError for options that contradict each other."""
+        """Raise InputError for options that contradict each other, and for pairs that are not there."""
         if self.precision == "int8" and self.calibration is None:
             raise InputError(
                 "precision='int8': expected calibration too, a folder of real pairs DIR/ir and DIR/vi",
@@ -50,6 +50,8 @@ class Lowering:
             raise InputError(
                 "expected calibration too, the folder whose pairs it names", argument="validation"
             )
+        if self.calibration is not None:
+            pairs_in(self.calibration, self.validation)
 
 
 def lower(

@@ -16,6 +16,7 @@ from ufuser.runtime.engines import INPUTS, OUTPUT
 from ufuser.runtime.engines.manifest import engine_key
 from ufuser.runtime.engines.profiles import Profile, check_profiles
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import require_writable
 
 _QUANTIZED_ZERO = {onnx.TensorProto.UINT8: "uint8", onnx.TensorProto.INT8: "int8"}
 
@@ -44,8 +45,8 @@ def make_plan(onnx_file: Path, profiles: Sequence[Profile], flags: BuildFlags, o
         out = cached_path(onnx_file, engine_key(digest, {}, tuple(profiles), asdict(flags)))
     elif out.suffix != ".engine":
         raise InputError(f"out={str(out)!r}: expected a name that ends in .engine", argument="out")
-    elif not out.parent.is_dir() or out.is_dir():
-        raise InputError(f"cannot write {out}: expected a file name in a folder that exists")
+    else:
+        require_writable(out)
     return Plan(onnx_file, digest, metadata_of(model), tuple(profiles), flags, out, tuple(remarks))
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ufuser.export.tolerances import CROPS, INT8_TARGETS, LEAST_CROPS, OPSETS, PRECISIONS
-from ufuser.runtime.command import Parser, run_command
+from ufuser.runtime.command import Parser, file_path, run_command
 from ufuser.runtime.console import print_json
+from ufuser.runtime.outputs import check_outputs, folders_of
 from ufuser.runtime.progress import timed_printer
 
 if TYPE_CHECKING:
@@ -25,12 +25,12 @@ def get_parser(prog: str = "ufuser export") -> Parser:
     )
     parser.add_argument(
         "--checkpoint",
-        type=Path,
+        type=file_path,
         required=True,
         metavar="NAME|FILE",
         help="shipped weights, such as ufuser, or the safetensors file of a training",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    parser.add_argument("--out", type=file_path, required=True, metavar="FILE.onnx")
     parser.add_argument("--model", help="the network that the checkpoint must hold (default: any)")
     parser.add_argument(
         "--opset", type=int, default=last, help=f"ONNX opset, {first} to {last} (default: %(default)s)"
@@ -40,13 +40,13 @@ def get_parser(prog: str = "ufuser export") -> Parser:
     )
     parser.add_argument(
         "--calibration",
-        type=Path,
+        type=file_path,
         metavar="DIR",
         help="real pairs DIR/ir, DIR/vi: int8 is calibrated with them, fp16 is compared over them",
     )
     parser.add_argument(
         "--validation",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help="stems, one a line, of the pairs of --calibration that the result is compared over",
     )
@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from ufuser.export.lowering import Lowering
     from ufuser.train.checkpoint import find_checkpoint
 
+    check_outputs({"out": args.out}, (args.checkpoint, *folders_of(args.calibration), args.validation))
     lowering = Lowering(args.precision, args.calibration, args.validation, args.int8_for, args.crops)
     checkpoint = find_checkpoint(args.checkpoint, "checkpoint", "fusion")
     exported = export(checkpoint, args.out, args.model, args.opset, timed_printer(), lowering)

@@ -9,18 +9,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 
 from msgspec import to_builtins
 
 from ufuser.export.tensorrt_build import adopt, build, find_device, up_to_date
 from ufuser.export.tensorrt_plan import BuildFlags, Plan, cached_path, describe
-from ufuser.runtime.command import Parser, run_command
+from ufuser.runtime.command import Parser, file_path, run_command
 from ufuser.runtime.console import print_json
-from ufuser.runtime.engines.manifest import DeviceFacts, Manifest
+from ufuser.runtime.engines.manifest import DeviceFacts, Manifest, manifest_path
 from ufuser.runtime.engines.profiles import Extent, Profile
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
+from ufuser.runtime.outputs import check_outputs
 from ufuser.runtime.progress import timed_printer
 
 _DEFAULT = Profile(Extent(1, 256, 320), Extent(1, 480, 640), Extent(1, 1080, 1920))
@@ -34,7 +34,7 @@ def get_parser(prog: str = "ufuser build") -> Parser:
         description="Build a TensorRT engine from an exported ONNX file, for the GPU of this machine.",
         epilog="Repeat --min, --opt, --max for several profiles: narrow ones run faster than a wide one.",
     )
-    parser.add_argument("--onnx", type=Path, required=True, metavar="FILE.onnx")
+    parser.add_argument("--onnx", type=file_path, required=True, metavar="FILE.onnx")
     for name, means in (("min", "smallest"), ("opt", "optimized"), ("max", "largest")):
         parser.add_argument(
             f"--{name}",
@@ -44,7 +44,7 @@ def get_parser(prog: str = "ufuser build") -> Parser:
         )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=file_path,
         metavar="FILE.engine",
         help="default: in the user's cache folder, where the runtime looks",
     )
@@ -76,7 +76,7 @@ def get_parser(prog: str = "ufuser build") -> Parser:
         "--dry-run", action="store_true", help="print plan, key and trtexec line; build nothing"
     )
     action.add_argument(
-        "--script", type=Path, metavar="FILE.sh", help="write the build as a script for a Jetson"
+        "--script", type=file_path, metavar="FILE.sh", help="write the build as a script for a Jetson"
     )
     action.add_argument(
         "--adopt", action="store_true", help="write the manifest of the engine at --out, built by trtexec"
@@ -119,11 +119,12 @@ def run(args: argparse.Namespace) -> int:
     from ufuser.export.tensorrt_checks import make_plan  # with onnx
 
     report = timed_printer()
+    manifest = None if args.out is None else manifest_path(args.out)
+    check_outputs({"out": (args.out, manifest), "script": args.script}, (args.onnx,))
     flags = flags_of(args)
     plan = make_plan(args.onnx, profiles_of(args), flags, args.out)
     if args.script:
-        write_bytes(args.script, plan.script().encode())
-        args.script.chmod(0o755)
+        write_bytes(args.script, plan.script().encode(), executable=True)
         print(f"{args.script}: run it on the device, with {plan.onnx} in place")
         return 0
     if args.dry_run:

@@ -7,16 +7,16 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ufuser.export.tolerances import LARGEST_ERROR, PARITY_SHAPES, PSNR_FLOOR
-from ufuser.runtime.command import Parser, run_command
+from ufuser.runtime.command import Parser, file_path, run_command
 from ufuser.runtime.console import print_json
 from ufuser.runtime.engines import ENGINES
 from ufuser.runtime.engines.profiles import Extent
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable
+from ufuser.runtime.outputs import check_outputs, folders_of
 
 if TYPE_CHECKING:
     from ufuser.export.comparison import Contender, Outcome
@@ -38,10 +38,16 @@ def get_parser(prog: str = "ufuser verify") -> Parser:
     )
     parser.add_argument("others", metavar="B", nargs="+", help="likewise; each is compared with A")
     parser.add_argument(
-        "--pairs", type=Path, metavar="DIR", help="compare over DIR/ir, DIR/vi (default: synthetic pictures)"
+        "--pairs",
+        type=file_path,
+        metavar="DIR",
+        help="compare over DIR/ir, DIR/vi (default: synthetic pictures)",
     )
     parser.add_argument(
-        "--list", type=Path, metavar="FILE", help="stems, one a line, of the pairs of --pairs to compare over"
+        "--list",
+        type=file_path,
+        metavar="FILE",
+        help="stems, one a line, of the pairs of --pairs to compare over",
     )
     parser.add_argument(
         "--shapes",
@@ -60,7 +66,7 @@ def get_parser(prog: str = "ufuser verify") -> Parser:
         metavar="DB",
         help=f"least PSNR (default: fp16 {PSNR_FLOOR['fp16']:.0f}, int8 {PSNR_FLOOR['int8']:.0f})",
     )
-    parser.add_argument("--heatmap", type=Path, metavar="FILE.png", help="draw the largest difference")
+    parser.add_argument("--heatmap", type=file_path, metavar="FILE.png", help="draw the largest difference")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one a core)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
@@ -78,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("expected --pairs too, the folder whose pairs it names", argument="list")
     if args.heatmap is not None and args.heatmap.suffix.lower() != ".png":
         raise InputError(f"heatmap={args.heatmap}: expected a name that ends in .png", argument="heatmap")
+    models = [name for spec in (args.first, *args.others) for name in (spec, spec.partition(":")[2])]
+    check_outputs({"heatmap": args.heatmap}, (*models, *folders_of(args.pairs), args.list))
     if args.heatmap is not None:
         require_writable(args.heatmap)
     shapes = [Extent.parse(text, "shapes").axes for text in args.shapes]

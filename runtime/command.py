@@ -8,29 +8,37 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import importlib
 import os
 import re
 import select
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ufuser.runtime.console import OutputLost, discard, standard_streams
 from ufuser.runtime.credentials import KNOWN
 from ufuser.runtime.errors import InputError, first_line
+from ufuser.runtime.names import shown, wrong_name
 from ufuser.runtime.processes import hide_credentials
 from ufuser.runtime.remedies import how_to_install_extra
+from ufuser.runtime.uri import mask
 
 OUTPUT_LOST, BAD_INPUT, INTERRUPTED = 1, 2, 130
 PIPE_BROKEN = 141
 """The exit code a shell reports for a program that SIGPIPE ended: 128 + 13."""
 VERBOSE, TOKEN = "--verbose", "--token"
+
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,6 +50,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(BAD_INPUT, f"error: {message} (see {self.prog} --help)\n")
+
+
+def file_path(text: str) -> Path:
+    """Type of an argument that names a file or folder. Raises ArgumentTypeError for a name that none can have."""
+    wrong = wrong_name(text)
+    if wrong:
+        raise argparse.ArgumentTypeError(wrong)
+    return Path(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +156,21 @@ def _learn_credentials(words: Sequence[str]) -> None:
             KNOWN.learn_secret(secret)
 
 
-def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+def _run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     args = argparse.Namespace(extra_of_command="")
     try:
-        parser.parse_args(argv, args)
+        _check_words(words)
+        parser.parse_args(words, args)
         return int(args.run(args))
     except InputError as e:
         message = with_flag(e, vars(args))
+    except OSError as e:
+        if isinstance(e.filename, (str, bytes)):
+            message = f"{shown(os.fsdecode(e.filename))}: {e.strerror}"
+        elif e.errno in _DISK_FULL:
+            message = f"cannot write: {e.strerror} (temporary files are in {tempfile.gettempdir()})"
+        else:
+            raise
     except ImportError as e:
         if (e.name or "").partition(".")[0] == "ufuser":  # a fault of this package, not of the installation
             raise
@@ -158,6 +182,18 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         return INTERRUPTED
     print(f"error: {' '.join(message.splitlines())}", file=sys.stderr)
     return BAD_INPUT
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Raise InputError for words that hold a name which not every library takes: see `wrong_name`."""
+    before = ""
+    for word in words:
+        wrong = wrong_name(word) if word else None
+        if wrong:
+            # The word itself may be a secret.
+            place = before if before.startswith("-") else f"'{mask(shown(word))}'"
+            raise InputError(f"{place}: {wrong}")
+        before = word
 
 
 def with_flag(error: InputError, options: Mapping[str, Any]) -> str:

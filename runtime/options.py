@@ -17,6 +17,7 @@ from ufuser.runtime import models
 from ufuser.runtime.credentials import HIDDEN, KNOWN
 from ufuser.runtime.engines import AUTO, ENGINES
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.names import wrong_name
 from ufuser.runtime.structs import convert, read_toml
 from ufuser.runtime.uri import mask, seconds
 
@@ -118,11 +119,12 @@ class Option:
             strict: whether text stays text; else it is parsed.
 
         Raises:
-            InputError: another type, a value out of range, or a text with a NUL character.
+            InputError: another type, a value out of range, an empty text, or one that no file can have as its name.
         """
-        texts = value if isinstance(value, (tuple, list)) else (value,)
-        if any(isinstance(text, str) and "\0" in text for text in texts):
-            raise InputError(f"{where}: expected text without a NUL character", argument)
+        for text in value if isinstance(value, (tuple, list)) else (value,):
+            wrong = wrong_name(text) if isinstance(text, str) else None
+            if wrong:
+                raise InputError(f"{where}: {wrong}", argument)
         try:
             return convert(value, self.kind, where, strict=strict)
         except InputError as e:

@@ -6,11 +6,11 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from ufuser.runtime.command import Parser, run_command
+from ufuser.runtime.command import Parser, file_path, run_command
 from ufuser.runtime.errors import InputError
-from ufuser.runtime.files import make_folder
+from ufuser.runtime.files import make_folder, require_writable
+from ufuser.runtime.outputs import check_outputs, folders_of
 
 from .objectives import OBJECTIVES
 
@@ -21,16 +21,16 @@ def get_parser(prog: str = "python -m ufuser.train") -> Parser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     imported = commands.add_parser("import", help="turn a released .pth into a checkpoint of this toolkit")
-    imported.add_argument("release", type=Path, metavar="RELEASE.pth")
-    imported.add_argument("--out", type=Path, required=True, metavar="X.safetensors")
+    imported.add_argument("release", type=file_path, metavar="RELEASE.pth")
+    imported.add_argument("--out", type=file_path, required=True, metavar="X.safetensors")
     imported.add_argument("--model", help="network of the weights (default: recognised by their names)")
     imported.set_defaults(task=run_import)
 
     averaged = commands.add_parser("average", help="average two checkpoints of one network, weight by weight")
-    averaged.add_argument("first", type=Path, metavar="A.safetensors")
-    averaged.add_argument("second", type=Path, metavar="B.safetensors")
+    averaged.add_argument("first", type=file_path, metavar="A.safetensors")
+    averaged.add_argument("second", type=file_path, metavar="B.safetensors")
     averaged.add_argument("--share", type=float, default=0.5, help="of the second (default: 0.5)")
-    averaged.add_argument("--out", type=Path, required=True, metavar="X.safetensors")
+    averaged.add_argument("--out", type=file_path, required=True, metavar="X.safetensors")
     averaged.set_defaults(task=run_average)
 
     for name, entry in OBJECTIVES.items():
@@ -46,15 +46,15 @@ def get_parser(prog: str = "python -m ufuser.train") -> Parser:
 def _add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe",
-        type=Path,
+        type=file_path,
         required=True,
         metavar="NAME|FILE",
         help="every number of the run: a shipped recipe, such as ufuser_direct, or a TOML file",
     )
     parser.add_argument(
-        "--data", type=Path, required=True, help="folder with ir/ and vi/, equally named images"
+        "--data", type=file_path, required=True, help="folder with ir/ and vi/, equally named images"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, log and panels")
+    parser.add_argument("--out", type=file_path, required=True, help="folder for checkpoints, log and panels")
     parser.add_argument(
         "--validation",
         metavar="FILE|SHARE",
@@ -67,7 +67,7 @@ def _add_training_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="train for N steps, or up to N with --resume (default: the recipe's)",
     )
-    parser.add_argument("--init", type=Path, metavar="CHECKPOINT", help="initial weights")
+    parser.add_argument("--init", type=file_path, metavar="CHECKPOINT", help="initial weights")
     parser.add_argument(
         "--resume", action="store_true", help="continue the run in --out; start it if there is none"
     )
@@ -89,6 +89,8 @@ def run_import(args: argparse.Namespace) -> None:
 
     if args.out.suffix != ".safetensors":
         raise InputError(f"out={args.out}: expected a name ending in .safetensors", "out")
+    check_outputs({"out": args.out}, (args.release,))
+    require_writable(args.out)
     state, name = import_release(args.release, args.model)
     notes = {"imported_from": args.release.name, "sha256": digest(args.release)}
     save_checkpoint(args.out, state, name, "", notes, all_options(name, {}))
@@ -99,6 +101,7 @@ def run_average(args: argparse.Namespace) -> None:
     """Average two checkpoints."""
     from .average import average
 
+    check_outputs({"out": args.out}, (args.first, args.second))
     count = average(args.first, args.second, args.share, args.out)
     print(f"{args.out}: {count:,} parameters, {args.share:g} of {args.second.name}")
 
@@ -106,11 +109,19 @@ def run_average(args: argparse.Namespace) -> None:
 def run_training(args: argparse.Namespace) -> None:
     """Train by the objective that the subcommand names."""
     from .setup import prepared
-    from .trainer import Run, Trainer
+    from .trainer import FILES, Run, Trainer
 
     if not args.save_minutes > 0:
         raise InputError(f"save_minutes={args.save_minutes:g}: expected more than 0", "save_minutes")
     importlib.import_module("matplotlib")  # the first validation draws with it
+    # The arguments of all objectives; not each has all of them.
+    given = vars(args)
+    files = [
+        given.get(name) for name in ("recipe", "validation", "init", "sensing_ir", "sensing_vi", "teacher")
+    ]
+    pictures = [*folders_of(args.data), *given.get("pseudo", ())]
+    written = [args.out, *(args.out / name for name in FILES if not name.endswith(".png"))]
+    check_outputs({"out": written}, (*files, *pictures))
     objective = importlib.import_module(f".objectives.{args.command}", __package__)
     with prepared(args, args.command) as setup:
         recipe = setup.recipe

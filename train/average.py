@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.files import require_writable
 
 from .checkpoint import digest, load_model, save_checkpoint
 
@@ -24,6 +25,7 @@ def average(first: Path, second: Path, share: float, out: Path) -> int:
         raise InputError(f"share={share}: expected 0 (the first alone) to 1 (the second alone)", "share")
     if out.suffix != ".safetensors":
         raise InputError(f"out={out}: expected a name ending in .safetensors", "out")
+    require_writable(out)
     (one, metadata_of_first), (other, metadata) = load_model(first), load_model(second)
     shapes = [{k: v.shape for k, v in network.state_dict().items()} for network in (one, other)]
     if metadata_of_first.model != metadata.model or shapes[0] != shapes[1]:

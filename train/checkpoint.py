@@ -47,7 +47,7 @@ def find_checkpoint(wanted: Path, argument: str, kind: str | None = None) -> Pat
         argument: its name, for the error.
         kind: "fusion" leaves the pseudo-sensing modules out.
     """
-    if wanted.suffix or len(wanted.parts) != 1 or wanted.is_file():
+    if wanted.suffix or len(wanted.parts) > 1 or wanted.is_file():
         return wanted
     found = {p.stem: p for p in sorted(WEIGHTS.glob("*.safetensors"))}
     if kind == "fusion":

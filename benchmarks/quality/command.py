@@ -11,9 +11,10 @@ from ufuser.benchmarks.names import named_models
 from ufuser.benchmarks.quality import ssim, table
 from ufuser.benchmarks.quality.baselines import BASELINES
 from ufuser.benchmarks.quality.folder import SUFFIXES, Fuse, Options, holds_raw_counts, match, means, measure
-from ufuser.runtime.command import Parser
+from ufuser.runtime.command import Parser, file_path
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable, write_bytes
+from ufuser.runtime.outputs import check_outputs
 
 
 def get_parser(prog: str) -> Parser:
@@ -23,10 +24,14 @@ def get_parser(prog: str) -> Parser:
         description="Measure fused pictures against their sources and print a table of methods, best first.",
     )
     parser.add_argument(
-        "--ir", type=Path, required=True, metavar="DIR", help="infrared pictures; raw counts are tone mapped"
+        "--ir",
+        type=file_path,
+        required=True,
+        metavar="DIR",
+        help="infrared pictures; raw counts are tone mapped",
     )
     parser.add_argument(
-        "--vi", type=Path, required=True, metavar="DIR", help="visible pictures, read as grey luma"
+        "--vi", type=file_path, required=True, metavar="DIR", help="visible pictures, read as grey luma"
     )
     parser.add_argument(
         "--fused",
@@ -45,12 +50,12 @@ def get_parser(prog: str) -> Parser:
         help="shipped model or ONNX file that fuses the pairs now, and the name of its row; may be repeated",
     )
     parser.add_argument(
-        "--list", type=Path, metavar="FILE", help="file names to measure, one per line (default: all)"
+        "--list", type=file_path, metavar="FILE", help="file names to measure, one per line (default: all)"
     )
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the means and the values of every pair"
+        "--json", type=file_path, metavar="FILE", help="write the means and the values of every pair"
     )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table")
+    parser.add_argument("--csv", type=file_path, metavar="FILE", help="write the table")
     parser.add_argument("--no-baselines", action="store_true", help=f"leave out {', '.join(BASELINES)}")
     parser.add_argument(
         "--stretch",
@@ -123,6 +128,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.workers is not None and args.workers < 1:
         raise InputError(f"--workers was given {args.workers}; 1 or more is expected")
+    read = (args.ir, args.vi, *folders.values(), *args.model, args.list)
+    check_outputs({"json": args.json, "csv": args.csv}, read)
     for path in (args.json, args.csv):
         if path is not None:
             require_writable(path)

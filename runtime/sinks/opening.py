@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ufuser.runtime import schemes
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.names import require_path
 from ufuser.runtime.sinks.files import FolderSink
 from ufuser.runtime.sinks.recording import Recording
 from ufuser.runtime.sinks.sink import Sink, SinkContext
@@ -31,6 +32,7 @@ def open_sink(text: str, context: SinkContext) -> Sink:
 
 def open_path(uri: Uri, context: SinkContext) -> Sink:
     """Open `file:PATH`, `folder:DIR` or a path: a video by its suffix, or a folder of pictures. Raises InputError."""
+    require_path(uri.address)
     path = Path(uri.address)
     if uri.scheme == "folder" or path.is_dir() or uri.address.endswith("/"):
         uri.read({})

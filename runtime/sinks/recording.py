@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from ufuser.runtime import uri as uris
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable
 from ufuser.runtime.frame import Frame
+from ufuser.runtime.locks import FileLock
+from ufuser.runtime.names import timed_name
 from ufuser.runtime.uri import Uri
 from ufuser.runtime.video import CODECS, Encoder, EncoderError, import_av
 
@@ -57,25 +58,30 @@ class Recording:
         if self._crf > 51:
             raise InputError(f"{self.name}: crf={self._crf}: expected 0 to 51")
         import_av(self.name)
-        require_writable(self._named())
+        require_writable(timed_name(self._path))
         self._encoder: Encoder | None = None
+        self._lock: FileLock | None = None
         self._first = 0.0
-
-    def _named(self) -> Path:
-        name = self._path.name
-        return self._path.with_name(time.strftime(name)) if "%" in name else self._path
 
     def write(self, frame: Frame) -> None:
         try:
             if self._encoder is None:
-                options = {"flush_packets": "1", **_FRAGMENTS.get(self._path.suffix.lower(), {})}
-                self._encoder = Encoder(
-                    str(self._named()), self._codec, frame.image, crf=self._crf, options=options
-                )
-                self._first = frame.timestamp
-            self._encoder.write(frame.image, frame.timestamp - self._first)
+                self._begin(frame)
+            else:
+                self._encoder.write(frame.image, frame.timestamp - self._first)
         except EncoderError as e:
             raise InputError(f"cannot write {self._path}: {e}") from None
+
+    def _begin(self, frame: Frame) -> None:
+        path = timed_name(self._path)
+        try:
+            self._lock = FileLock(path)
+        except OSError as e:
+            raise InputError(f"cannot write {path}: {e.strerror}") from None
+        options = {"flush_packets": "1", **_FRAGMENTS.get(path.suffix.lower(), {})}
+        encoder = Encoder(str(path), self._codec, frame.image, crf=self._crf, options=options)
+        self._encoder, self._first = encoder, frame.timestamp
+        encoder.write(frame.image)
 
     def close(self) -> None:
         try:
@@ -83,6 +89,9 @@ class Recording:
                 self._encoder.close()
         except EncoderError as e:
             raise InputError(f"cannot write {self._path}: {e}") from None
+        finally:
+            if self._lock is not None:
+                self._lock.release()
 
     def abort(self) -> None:
         """Keep the file: a recording is useful without its end."""

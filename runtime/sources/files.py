@@ -17,6 +17,7 @@ from ufuser.runtime.clock import Clock
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame
 from ufuser.runtime.images import READABLE, read_image
+from ufuser.runtime.names import require_path
 from ufuser.runtime.quiet import NATIVE
 from ufuser.runtime.sources.playback import (
     FAULT_OPTIONS,
@@ -131,6 +132,7 @@ class VideoSource(_FileSource):
     def __init__(
         self, path: Path, fps: float | None = None, clock: Clock | None = None, name: str | None = None
     ) -> None:
+        require_path(path)
         if not path.is_file():
             raise InputError(f"no file {path}: expected a video ({', '.join(VIDEOS)})")
         with NATIVE.muted():
@@ -226,6 +228,7 @@ def open_file(uri: Uri, context: SourceContext) -> Source:
     Raises:
         InputError: no such file, or not a video; a bad option.
     """
+    require_path(uri.address)
     options = uri.read(_PLAY_OPTIONS)
     path, loop = Path(uri.address), bool(options.pop("loop", False))
     if uri.scheme == "folder" and not path.is_dir():

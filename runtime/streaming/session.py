@@ -16,6 +16,7 @@ from ufuser.runtime.files import require_writable
 from ufuser.runtime.frame import FusedFrame
 from ufuser.runtime.fuser import Fuser
 from ufuser.runtime.machine import Machine, versions
+from ufuser.runtime.outputs import Names, check_outputs, of_sink, of_source
 from ufuser.runtime.sinks.opening import open_sink
 from ufuser.runtime.sinks.page import PageSink
 from ufuser.runtime.sinks.sink import Sink, SinkContext
@@ -51,6 +52,7 @@ def session(
     """
     clock = Clock(options.speed)
     access = Access(options.bind, options.token)
+    check_outputs(outputs_of(options), inputs_of(options))
     with ExitStack() as stack:
         cameras = Cameras(options.ir, options.vi, clock)
         if options.report is not None:
@@ -93,6 +95,16 @@ def session(
         if isinstance(model, Fuser):
             stream.context.event("info", "fusion", f"{model.model} on {model.engine.name}")
         yield stream
+
+
+def outputs_of(options: StreamOptions) -> dict[str, Names]:
+    """The files and folders that a stream writes, by argument. Raises InputError for a malformed URI."""
+    return {"out": [of_sink(text) for text in options.out], "report": options.report}
+
+
+def inputs_of(options: StreamOptions) -> list[Path | str | None]:
+    """The files and folders that a stream reads. Raises InputError for a malformed URI."""
+    return [of_source(options.ir), of_source(options.vi), options.calibration, options.model]
 
 
 def _describe(stream: Stream, options: StreamOptions, fuser: FusesPairs) -> None:

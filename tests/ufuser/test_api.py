@@ -96,7 +96,7 @@ def test_errors(folders: tuple[str, str], tmp_path: Path, max_model: Path) -> No
         ({"threads": 0}, "threads=0: expected a whole number >= 1"),
         ({"agc": "loud"}, "agc='loud': expected auto"),
         ({"token": "short"}, r"token=\*\*\*: expected text"),
-        ({"calibration": "a\0"}, "calibration=.*: expected text without a NUL character"),
+        ({"calibration": "a\0"}, "calibration=.*: expected a name without a NUL character"),
     ):
         with pytest.raises(InputError, match=f"^{message}") as caught:
             ufuser.stream(*folders, **options)

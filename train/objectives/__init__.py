@@ -9,7 +9,8 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+
+from ufuser.runtime.command import file_path
 
 from ..sections import (
     DaeFuseRecipe,
@@ -30,8 +31,8 @@ def _no_arguments(parser: ArgumentParser) -> None:
 
 
 def _add_sensing_modules(parser: ArgumentParser) -> None:
-    parser.add_argument("--sensing-ir", type=Path, metavar="A_i.safetensors", help="the module A_i")
-    parser.add_argument("--sensing-vi", type=Path, metavar="A_v.safetensors", help="the module A_v")
+    parser.add_argument("--sensing-ir", type=file_path, metavar="A_i.safetensors", help="the module A_i")
+    parser.add_argument("--sensing-vi", type=file_path, metavar="A_v.safetensors", help="the module A_v")
 
 
 def _add_pseudo(parser: ArgumentParser) -> None:
@@ -52,7 +53,7 @@ def _add_teacher(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--teacher-pictures",
         "--lessons",  # the former name
-        type=Path,
+        type=file_path,
         metavar="DIR",
         help="folder for the teacher's pictures; runs that differ only in the student can share it "
         "(default: --out/teacher)",

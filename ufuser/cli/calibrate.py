@@ -36,6 +36,7 @@ from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable
 from ufuser.runtime.images import require_image_suffix, write_image
 from ufuser.runtime.options import Options
+from ufuser.runtime.outputs import check_outputs, of_source
 
 _FOV, _BASELINE = 50.0, 0.06
 """Degrees and metres that the parallax table assumes where they are not known."""
@@ -75,6 +76,7 @@ def run_points(args: argparse.Namespace) -> int:
     """`calibrate points`. Raises InputError."""
     options = options_of(args, PointsOptions)
     require_writable(Path(options.out))
+    check_outputs({"out": options.out}, (*_sources(options), options.start, options.points))
     known = None if options.start is None else Calibration.load(options.start)
     pair = None
     if options.ir is not None and options.vi is not None:
@@ -114,6 +116,7 @@ def run_board(args: argparse.Namespace) -> int:
     """`calibrate board`. Raises InputError."""
     options = options_of(args, BoardOptions)
     require_writable(Path(options.out))
+    check_outputs({"out": options.out}, _sources(options))
     board = Board(*_size(options.board), options.spacing, options.pattern)
     pairs = grab_pairs(options.ir, options.vi, GrabRequest(pairs=40, seconds=60))
     found = calibrate_board(pairs, board, options.distance)
@@ -126,6 +129,7 @@ def run_refine(args: argparse.Namespace) -> int:
     """`calibrate refine`. Raises InputError."""
     options = options_of(args, RefineOptions)
     require_writable(Path(options.out))
+    check_outputs({"out": options.out}, (*_sources(options), options.start))
     known = None if options.start is None else Calibration.load(options.start)
     request = GrabRequest(options.pairs, options.seconds)
     pairs = grab_pairs(options.ir, options.vi, request, (known and known.offset_s) or 0.0)
@@ -147,6 +151,7 @@ def run_check(args: argparse.Namespace) -> int:
     out = Path(options.out)
     require_image_suffix(out)
     require_writable(out)
+    check_outputs({"out": options.out}, (*_sources(options), options.calibration))
     known = Calibration.load(options.calibration)
     request = GrabRequest(options.pairs, options.seconds)
     pairs = grab_pairs(options.ir, options.vi, request, known.offset_s or 0.0)
@@ -162,6 +167,8 @@ def run_check(args: argparse.Namespace) -> int:
 def run_offset(args: argparse.Namespace) -> int:
     """`calibrate offset`. Raises InputError."""
     options = options_of(args, OffsetOptions)
+    # The calibration itself may be the output: the offset is added to it.
+    check_outputs({"out": options.out}, _sources(options))
     if options.out is not None:
         if options.calibration is None:
             raise InputError("--out writes the calibration with the offset in it: expected --calibration too")
@@ -244,6 +251,13 @@ def _parallax(calibration: Calibration, fov: float | None) -> str:
     assuming = f", assuming {' and '.join(assumed)}" if assumed else ""
     rows = table(focal, baseline, math.inf if met is None else met)
     return f"parallax with both pictures meeting {where} (--distance){assuming}:\n{rows}"
+
+
+def _sources(
+    options: PointsOptions | BoardOptions | RefineOptions | CheckOptions | OffsetOptions,
+) -> list[Path | None]:
+    """Files and folders that are read as pictures."""
+    return [of_source(options.ir), of_source(options.vi)]
 
 
 def _sizes(

@@ -25,6 +25,7 @@ from ufuser.runtime.fuser import Fuser
 from ufuser.runtime.images import write_image
 from ufuser.runtime.machine import Machine, versions
 from ufuser.runtime.options import FuserOptions
+from ufuser.runtime.outputs import check_outputs
 from ufuser.runtime.progress import Progress
 from ufuser.runtime.sinks import VideoSink
 from ufuser.runtime.sources import Cameras, frames
@@ -80,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     width, height = map(int, options.size.split("x"))
     folder = Path(options.out)
     video, sheet, report_file = (folder / name for name in ("fused.mp4", "contact-sheet.png", "report.json"))
+    check_outputs({"out": (video, sheet, report_file)}, (options.model,))
     stages, moments = _Stages(), _moments(options.frames)
     rows: list[Row] = []
     with ExitStack() as stack:

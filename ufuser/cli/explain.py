@@ -13,18 +13,23 @@ from msgspec import to_builtins
 
 from ufuser.export.fnet_parts import FEATURES, PARTS
 from ufuser.runtime.color import luma
-from ufuser.runtime.command import Parser
+from ufuser.runtime.command import Parser, file_path
 from ufuser.runtime.console import print_json
 from ufuser.runtime.contact_sheet import Layout, Row, contact_sheet
 from ufuser.runtime.engines import Image
 from ufuser.runtime.errors import InputError
-from ufuser.runtime.files import make_folder, write_bytes
+from ufuser.runtime.files import make_folder, require_folder, write_bytes
 from ufuser.runtime.images import as_uint8, read_image, write_image
+from ufuser.runtime.outputs import check_outputs
 
 if TYPE_CHECKING:
     from ufuser.export.explain import Explanation
 
 _NAMES = {"unique_ir": "unique infrared", "common": "common", "unique_vi": "unique visible"}
+_FILES = (
+    *(f"{name}.png" for name in ("fused", "sheet", *PARTS, *FEATURES)),
+    "explanation.json",
+)
 _EPILOG = """\
 FNet's fused picture is the sum of three parts: unique to infrared, common to both pictures, unique to visible.
 Files in --out: unique_ir.png, common.png and unique_vi.png (the parts; mid-grey is zero, one scale for all three),
@@ -42,11 +47,13 @@ def get_parser(prog: str) -> Parser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--ir", required=True, type=Path, metavar="PATH", help="infrared picture")
+    parser.add_argument("--ir", required=True, type=file_path, metavar="PATH", help="infrared picture")
     parser.add_argument(
-        "--vi", required=True, type=Path, metavar="PATH", help="visible picture of the same size"
+        "--vi", required=True, type=file_path, metavar="PATH", help="visible picture of the same size"
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="folder for the pictures")
+    parser.add_argument(
+        "--out", required=True, type=file_path, metavar="FOLDER", help="folder for the pictures"
+    )
     parser.add_argument("--model", default="fnet", help="shipped model or ONNX file (default: %(default)s)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one a core)")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
@@ -60,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.out.exists() and not args.out.is_dir():
         raise InputError(f"--out {args.out} is a file: expected a folder")
+    require_folder(args.out)
+    check_outputs({"out": [args.out / name for name in _FILES]}, (args.ir, args.vi, args.model))
     ir, vi = read_image(args.ir), read_image(args.vi)
     found = explain(args.model, ir, vi, args.threads)
     limit, pictures = pictures_of(found)

@@ -27,6 +27,7 @@ from ufuser.runtime.frame import Frame, FusedFrame
 from ufuser.runtime.fuser import Fuser
 from ufuser.runtime.images import depth_kept
 from ufuser.runtime.options import FuserOptions
+from ufuser.runtime.outputs import check_outputs, of_sink, of_source
 from ufuser.runtime.progress import Progress
 from ufuser.runtime.sinks import FolderSink, ImageSink, Sink, SinkContext, VideoSink, finished
 from ufuser.runtime.sinks.opening import open_sink
@@ -120,8 +121,11 @@ def run(args: argparse.Namespace) -> int:
     options = options_of(args, FuseOptions)
     target, medical = schemes.parse(schemes.SINKS, options.out), options.task == "medical"
     out = Path(target.address)
+    check_outputs(
+        {"out": of_sink(options.out)}, (of_source(options.ir), of_source(options.vi), options.model)
+    )
     with ExitStack() as stack:
-        inputs = open_inputs(options.ir, options.vi, out, stack)
+        inputs = open_inputs(options.ir, options.vi, stack)
         if medical and inputs.kind == "video":
             raise InputError(
                 f"task='medical': {options.ir} is a video, expected two pictures or two folders", "task"

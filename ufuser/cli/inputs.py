@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -53,12 +52,12 @@ class Inputs:
         return min(lengths) if len(lengths) == 2 else None
 
 
-def open_inputs(ir: str, vi: str, out: Path, stack: ExitStack) -> Inputs:
+def open_inputs(ir: str, vi: str, stack: ExitStack) -> Inputs:
     """Open both sides; `stack` closes them.
 
     Raises:
         InputError: a side is missing or unreadable; the two are of different kinds; two folders have no
-            common names, or one has a name twice; `out` is one of the inputs.
+            common names, or one has a name twice.
     """
     kinds = _kind(ir), _kind(vi)
     if kinds[0] != kinds[1]:
@@ -67,9 +66,6 @@ def open_inputs(ir: str, vi: str, out: Path, stack: ExitStack) -> Inputs:
             f"folders or two videos"
         )
     first, second = (Path(schemes.parse(schemes.SOURCES, text).address) for text in (ir, vi))
-    for side in (first, second):
-        if out.exists() and side.exists() and os.path.samefile(side, out):
-            raise InputError(f"--out {out} is the same file or folder as the input {side}: expected another")
     if kinds[0] == "recording":
         sources = [open_source(ir), open_source(vi)]
         for source in sources:

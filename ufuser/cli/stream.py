@@ -10,15 +10,16 @@ from typing import Any
 
 from ufuser.cli.options import add_flags, model_shown
 from ufuser.cli.shutdown import UNFINISHED, Shutdown, exit_without_teardown
-from ufuser.runtime.command import BAD_INPUT, Parser
+from ufuser.runtime.command import BAD_INPUT, Parser, file_path
 from ufuser.runtime.console import print_json
 from ufuser.runtime.credentials import KNOWN
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
 from ufuser.runtime.options import from_flags, from_toml
+from ufuser.runtime.outputs import check_outputs
 from ufuser.runtime.progress import Progress
 from ufuser.runtime.streaming.options import StreamOptions
-from ufuser.runtime.streaming.session import session
+from ufuser.runtime.streaming.session import inputs_of, outputs_of, session
 from ufuser.runtime.streaming.stream import Stream
 from ufuser.runtime.telemetry.events import Event
 
@@ -38,7 +39,10 @@ def get_parser(prog: str) -> Parser:
         "Times are in seconds, or as in 12ms. docs/stream.md describes all options.",
     )
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="TOML file with options, named as here; flags override it"
+        "--config",
+        type=file_path,
+        metavar="FILE",
+        help="TOML file with options, named as here; flags override it",
     )
     add_flags(parser, StreamOptions, required=False)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -56,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         InputError: a bad option, or an input that cannot be opened or read any further.
     """
     options = stream_options(args)
+    check_outputs(outputs_of(options), (*inputs_of(options), args.config))
     with Progress("fused", None) as progress, Shutdown() as shutdown:
         notes = _Notes(progress)
         with session(options, notes.add) as stream:
