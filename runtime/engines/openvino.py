@@ -57,15 +57,20 @@ class OpenVinoEngine:
             self._options["INFERENCE_NUM_THREADS"] = threads
         self._path = model
         network = self._read()
-        found = {
-            port.any_name: (
-                port.element_type.get_type_name(),
-                [d.get_length() if d.is_static else "dynamic" for d in port.partial_shape],
-            )
-            for port in (*network.inputs, *network.outputs)
-        }
+        try:
+            found = {
+                port.any_name: (
+                    port.element_type.get_type_name(),
+                    [d.get_length() if d.is_static else "dynamic" for d in port.partial_shape],
+                )
+                for port in (*network.inputs, *network.outputs)
+            }
+            self._metadata = _metadata(network)
+        except UnicodeDecodeError:
+            raise InputError(
+                f"{model} holds names that are not UTF-8: expected a file of `ufuser export`"
+            ) from None
         check_signature(model, found, "f32")
-        self._metadata = _metadata(network)
         self._any_shape: Any = None
         """The request with dynamic shape, for shapes used once."""
         self._shapes: OrderedDict[tuple[int, int, int], _Shape] = OrderedDict()
