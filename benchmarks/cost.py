@@ -182,7 +182,9 @@ def _tensors(graph: onnx.GraphProto) -> dict[str, Tensor]:
 
 def _tensor(shape: Shape, element: int) -> Tensor:
     if element not in _BITS:
-        raise InputError(f"element type {TensorProto.DataType.Name(element)}: its size is unknown here")
+        known_types = TensorProto.DataType.values()
+        name = TensorProto.DataType.Name(element) if element in known_types else element
+        raise InputError(f"element type {name}: its size is unknown here")
     return Tensor(shape, -(-prod(shape) * _BITS[element] // 8))
 
 

@@ -40,7 +40,10 @@ def with_shapes(model: ModelProto, batch: int, height: int, width: int) -> Graph
         InputError: an input is no picture or has another fixed shape, shapes contradict each other, or the graph is
             not one: a node has other inputs or attributes than its operator, or takes what nothing makes.
     """
-    _check_nodes(model)
+    try:
+        _check_nodes(model)
+    except UnicodeDecodeError:
+        raise InputError("a name in the graph is not UTF-8") from None
     fixed = _without_weights(inliner.inline_local_functions(model) if model.functions else model)
     weights = {t.name for t in fixed.graph.initializer}
     for value in fixed.graph.input:

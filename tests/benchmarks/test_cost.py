@@ -269,3 +269,24 @@ def test_a_graph_that_is_none_is_one_line(
     out, err = capsys.readouterr()
     assert out == ""
     assert re.fullmatch(f"error: .*{said}.*\n", err), err
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (b"Max", b"M\xffx", "not UTF-8|is not an ONNX file"),
+        (b"\x08\x01\x12", b"\x08\x63\x12", "element type|cannot be inferred"),
+    ],
+)
+def test_bytes_that_no_name_or_type_has(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    max_model: Path,
+    before: bytes,
+    after: bytes,
+    said: str,
+) -> None:
+    (tmp_path / "x.onnx").write_bytes(max_model.read_bytes().replace(before, after))
+    assert main(["cost", "--models", str(tmp_path / "x.onnx"), "--sizes", "16x16", "--no-audit"]) == 2
+    err = capsys.readouterr().err
+    assert re.fullmatch(f"error: .*({said}).*\n", err), err
