@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
+from ufuser.runtime.limits import read_picture_file, require_pixels
 from ufuser.runtime.quiet import NATIVE
 
 READABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm")
@@ -36,16 +37,17 @@ def read_image(path: Path, grey: bool = False) -> NDArray[Any]:
     decoder: a JPEG stores it.
 
     Raises:
-        InputError: no such file, not a picture, or a truncated or damaged one.
+        InputError: no such file, not a picture, a truncated or damaged one, or one over `ufuser.runtime.limits`.
     """
     try:
-        data = path.read_bytes()
+        data = read_picture_file(path)
     except FileNotFoundError:
         raise InputError(f"no file {path}: expected a picture ({', '.join(READABLE)})") from None
     except OSError as e:
         raise InputError(f"cannot read {path}: {e.strerror}") from None
     if _truncated(data):
         raise InputError(f"{path} is truncated or damaged ({len(data)} bytes): expected a complete picture")
+    require_pixels(path, data)
     image: NDArray[Any] | None = None
     if data:
         mode = cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_ANYCOLOR)

@@ -17,6 +17,7 @@ from ufuser.runtime import models
 from ufuser.runtime.credentials import HIDDEN, KNOWN
 from ufuser.runtime.engines import AUTO, ENGINES
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.limits import MOST_THREADS
 from ufuser.runtime.names import wrong_name
 from ufuser.runtime.structs import convert, read_toml
 from ufuser.runtime.uri import mask, seconds
@@ -57,7 +58,10 @@ class FuserOptions(Options, frozen=True, kw_only=True):
             extra={"metavar": "E"},
         ),
     ] = AUTO
-    threads: Annotated[int, Meta(ge=1, description="CPU threads of the engine", extra=_THREADS)] | None = None
+    threads: (
+        Annotated[int, Meta(ge=1, le=MOST_THREADS, description="CPU threads of the engine", extra=_THREADS)]
+        | None
+    ) = None
     cpu_precision: Annotated[
         Literal["fp32", "bf16"], Meta(description="what OpenVINO computes in; bf16 where the CPU has it")
     ] = "fp32"

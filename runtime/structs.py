@@ -17,10 +17,9 @@ import msgspec
 
 from ufuser.runtime.credentials import KNOWN
 from ufuser.runtime.errors import InputError, first_line
+from ufuser.runtime.limits import LARGEST_TEXT
 
 T = TypeVar("T")
-LARGEST = 64 << 20
-"""Bytes of a settings or result file; larger ones are refused before they are read."""
 _WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -108,8 +107,8 @@ def read_text(path: Path, language: str) -> str:
             what = "it is a folder" if path.is_dir() else "no such file"
             raise InputError(f"cannot read {path}: {what}, expected a {language} file")
         size = path.stat().st_size
-        if size > LARGEST:
-            raise InputError(f"{path} has {size} bytes: expected a {language} file of at most {LARGEST}")
+        if size > LARGEST_TEXT:
+            raise InputError(f"{path} has {size} bytes: expected a {language} file of at most {LARGEST_TEXT}")
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path} is not {language}: its text is not UTF-8") from None

@@ -28,7 +28,7 @@ from ufuser.runtime.sources.playback import (
     are_lossless,
     is_lossless,
 )
-from ufuser.runtime.sources.source import END, Reading, Source, SourceContext, Status, frames
+from ufuser.runtime.sources.source import Reading, Source, SourceContext, Status, frames
 from ufuser.runtime.sources.timing import Timing
 from ufuser.runtime.uri import Uri
 
@@ -67,11 +67,15 @@ class _FileSource:
     def read(self, timeout: float) -> Reading:
         found = self._next()
         if found is None:
-            return END
+            return Reading(Status.END, detail=self._missing())
         image, stamp, origin = found
         sequence, self._sequence = self._sequence, self._sequence + 1
         arrival = math.nan if self._clock is None else self._clock.now()
         return Reading(Status.FRAME, Frame(image, stamp, sequence, origin, arrival=arrival))
+
+    def _missing(self) -> str:
+        """At the end: what says that the file is not whole; else empty."""
+        return ""
 
     def close(self) -> None:
         """Release the file."""
@@ -169,6 +173,12 @@ class VideoSource(_FileSource):
         # Some containers report no time, or one that steps back.
         self._latest = max(self._latest, self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000.0)
         return image, self._latest, self.name
+
+    def _missing(self) -> str:
+        # The number in a header may be an estimate from duration and rate.
+        if self.length is None or self._sequence >= self.length - max(2, 0.02 * self.length):
+            return ""
+        return f"{self.name} ended after {self._sequence} of {self.length} frames: the file is truncated or damaged"
 
     def count_rest(self) -> int:
         """Number of frames not read yet. They are decoded but not converted: exact, unlike `length`."""

@@ -36,7 +36,7 @@ class Reading:
     frame: Frame | None = None
     """With FRAME only. In a stream, `timestamp` is the capture and `arrival` the reception, on the stream's clock."""
     detail: str = ""
-    """With ERROR, the reason; credentials masked."""
+    """With ERROR, the reason; with END, what says that a file is not whole. Credentials are masked."""
     late: int = 0
     """Frames that a simulated or played camera skipped before this one because it was read too late."""
 

@@ -79,6 +79,9 @@ class CameraWorker:
             self._take(reading.frame, reading.late)
         elif reading.status is Status.END:
             self._lifecycle.move(CameraState.ENDED)
+            if reading.detail:
+                self._context.telemetry.failed(self._side)
+                self._context.event("error", CAMERA_NAMES[self._side], reading.detail)
             self._inbox.put(self._side, None)
             return True
         elif reading.status is Status.ERROR:

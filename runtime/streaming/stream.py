@@ -105,6 +105,8 @@ class Stream:
     ) -> None:
         self.config, self.clock = config or StreamConfig(), clock or Clock()
         self._cameras, self._fuser, self._aligner = cameras, fuser, aligner
+        self.live = cameras.live
+        """Whether a source is a camera, not a file."""
         self.telemetry = Telemetry({side: cameras.name(side) for side in SIDES}, self.clock)
         self.context = StreamContext(self.clock, self.telemetry, on_event)
         self.sink_workers = [SinkWorker(sink, cameras.live, self.context) for sink in sinks]

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     """Stream until the end.
 
     Returns:
-        0; 1 if an output failed on the way or something was left unfinished.
+        0; 1 if an output failed on the way, a file ended before its time, or something was left unfinished.
 
     Raises:
         InputError: a bad option, or an input that cannot be opened or read any further.
@@ -85,7 +85,9 @@ def run(args: argparse.Namespace) -> int:
             print_json(report)
         else:
             print(_summary(report), flush=True)
-    return SINK_FAILED if report["failed_outputs"] or report["unfinished"] else 0
+    # A file fails once only, where it is not whole; a camera is opened again.
+    truncated = not stream.live and any(side in report["failures"] for side in ("ir", "vi"))
+    return SINK_FAILED if report["failed_outputs"] or report["unfinished"] or truncated else 0
 
 
 def stream_options(args: argparse.Namespace) -> StreamOptions:
