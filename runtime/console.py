@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import sys
@@ -112,6 +113,10 @@ def standard_streams(verbose: bool) -> Iterator[None]:
         stack.callback(_restore, *outer)
         sys.stdout = CleanStream(outer[0], must_arrive=True)
         err = outer[1] if verbose else stack.enter_context(NATIVE.held_back(outer[1]))
+        if err is not outer[1] and not faulthandler.is_enabled():
+            # A crash while descriptor 2 is muted is reported all the same.
+            faulthandler.enable(err)
+            stack.callback(faulthandler.disable)
         sys.stderr = CleanStream(err, must_arrive=False)
         sys.excepthook = _print_cleaned
         yield

@@ -119,14 +119,15 @@ def test_a_truncated_video_is_told(tmp_path: Path, max_model: Path, suffix: str)
         sink.write(FusedFrame(image, i / 25, i, "test"))
     sink.close()
     data = whole.read_bytes()
+    (tmp_path / f"second.{suffix}").write_bytes(data)
     cut.write_bytes(data[: len(data) // 2])
     done = ufuser("stream", "--ir", cut, "--vi", whole, "--model", max_model, "--out", "null:")
     assert done.returncode == 1, done.stderr
     assert "of 50 frames: the file is truncated or damaged" in done.stderr
     done = ufuser(
-        "stream", "--ir", whole, "--vi", f"file:{whole}?fps=25", "--model", max_model, "--out", "null:"
+        "stream", "--ir", whole, "--vi", tmp_path / f"second.{suffix}", "--model", max_model, "--out", "null:"
     )
-    assert "truncated" not in done.stderr
+    assert done.returncode == 0, done.stderr
 
 
 WORKER = "from ufuser.runtime.processes import become_worker; import time; become_worker(); time.sleep(60)"
