@@ -10,6 +10,8 @@ import ctypes
 import importlib
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -381,3 +383,35 @@ def test_an_offset_may_be_added_to_the_calibration_itself(place: Path, quick_com
         *("--out", "pair.json"),
     )
     assert "same file" not in done.stderr  # but three frames do not suffice
+
+
+WRITERS = {
+    "fuse": "out.png",
+    "calibrate points": "out.json",
+    "train average": "out.safetensors",
+    "build": "out.sh",
+    "verify": "out.png",
+    "bench cost": "out.json",
+    "bench schema": "out.json",
+}
+"""Commands that end soon, with the file that they write."""
+FULL_DISK = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # every write to a file fails
+from ufuser.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
+def test_a_full_disk_is_one_line_and_keeps_the_older_file(place: Path, name: str) -> None:
+    target = place / WRITERS[name]
+    target.write_bytes(b"older")
+    before = listing(place)
+    words = [sys.executable, "-c", FULL_DISK, *name.split(), *LINES[name].split()]
+    done = subprocess.run(words, cwd=place, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"error: cannot write {target.name}: File too large")
+    assert "Traceback" not in done.stderr
+    assert listing(place) == before
