@@ -1,4 +1,4 @@
-"""Test doubles of TensorRT and PyCUDA, tiny fusion models, and the command line."""
+"""Test doubles of TensorRT and PyCUDA, tiny fusion models, the command line, and the cache of exports."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from tests.export.export_cache import ExportCache
 from ufuser.cli import main
+
+if TYPE_CHECKING:
+    from tests.export.small_networks import SmallGraphs
 
 # Tests run side by side, a process per core: threads of PyTorch, in them and in the commands that they start, would
 # only wait for each other. Before PyTorch is imported.
@@ -153,3 +157,19 @@ def command(tmp_path: Path) -> Command:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def export_cache(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> ExportCache:
+    """Exports of this run and of earlier ones, shared by all workers."""
+    cache: pytest.Cache | None = getattr(pytestconfig, "cache", None)  # absent with -p no:cacheprovider
+    shared = tmp_path_factory.getbasetemp().parent / "exports" if cache is None else cache.mkdir("exports")
+    return ExportCache(shared)
+
+
+@pytest.fixture(scope="session")
+def small_graphs(export_cache: ExportCache) -> SmallGraphs:
+    """Graphs of a small FNet and a small DAE-Fuse."""
+    from tests.export.small_networks import SmallGraphs  # with PyTorch
+
+    return SmallGraphs(export_cache)

@@ -18,12 +18,12 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.export.small_networks import SmallGraphs, small_network
 from ufuser.benchmarks.__main__ import main
 from ufuser.benchmarks.cost import cost_of
 from ufuser.export.rewrite import rewrite
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.models import find_model
-from ufuser.train.models.daefuse import DAEFuse, DAEFuseOptions
 from ufuser.train.models.fnet import FNet
 from ufuser.train.models.pseudo_sensing import PseudoSensing
 from ufuser.train.models.ufuser import UFuser, UFuserOptions
@@ -232,10 +232,10 @@ def test_bad_input(options: list[str], said: str, capsys: pytest.CaptureFixture[
     assert said in lines[0]
 
 
-def test_a_graph_that_counts_from_the_pictures_size() -> None:
+def test_a_graph_that_counts_from_the_pictures_size(small_graphs: SmallGraphs) -> None:
     """DAE-Fuse's cells: a Range up to a side of the map, which no inference knows by itself."""
-    file = Path(__file__).resolve().parents[1] / "export" / "graphs" / "daefuse_fp32.onnx"
-    network = rewrite(DAEFuse(DAEFuseOptions(width=16, heads=4, vit_dim=16, vit_blocks=1, vit_heads=4)))
+    file = small_graphs.path("daefuse", "fp32")
+    network = rewrite(small_network("daefuse"))
     costs = {size: cost_of(file, *size) for size in ((64, 96), (120, 160))}
     for size, cost in costs.items():
         assert cost.macs == pytest.approx(macs_by_pytorch(copy.deepcopy(network), 2, *size), rel=0.005)

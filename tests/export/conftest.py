@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from tests.export.export_cache import ExportCache, weights_of
-from tests.export.small_networks import SmallGraphs
 from ufuser.export import exporter, lowering
 from ufuser.export.tolerances import PARITY_SHAPES
 from ufuser.train.checkpoint import save_checkpoint
@@ -31,14 +30,6 @@ def small_parity_shapes() -> Iterator[None]:
         for module in (exporter, lowering):
             patch.setattr(module, "PARITY_SHAPES", small)
         yield
-
-
-@pytest.fixture(scope="session")
-def export_cache(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> ExportCache:
-    """Exports of this run and of earlier ones, shared by all workers."""
-    cache: pytest.Cache | None = getattr(pytestconfig, "cache", None)  # absent with -p no:cacheprovider
-    shared = tmp_path_factory.getbasetemp().parent / "exports" if cache is None else cache.mkdir("exports")
-    return ExportCache(shared)
 
 
 @pytest.fixture(scope="session")
@@ -69,9 +60,3 @@ def export(export_cache: ExportCache) -> SimpleNamespace:
         stdout=(folder / "stdout").read_text(),
         options=FEW_BLOCKS,
     )
-
-
-@pytest.fixture(scope="session")
-def small_graphs(export_cache: ExportCache) -> SmallGraphs:
-    """Graphs of a small FNet and a small DAE-Fuse."""
-    return SmallGraphs(export_cache)
