@@ -30,7 +30,6 @@ from ufuser.benchmarks.quality.folder import match, read_sources
 from ufuser.benchmarks.results import Error, Latency, Results
 from ufuser.benchmarks.sizes import Size, as_text, parse_sizes
 from ufuser.benchmarks.worker import COMPILED, EAGER, PEERS, PLAIN, SIMPLE, Spec, spec_argument
-from ufuser.export.onnx_file import add_metadata, load_onnx, metadata_of
 from ufuser.runtime.command import Parser, file_path
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable
@@ -155,6 +154,7 @@ def contenders(args: argparse.Namespace, folder: Path) -> list[Spec]:
 
 def _engine_spec(title: str, model: str, engine: str) -> Spec:
     """A model in an engine such as "openvino" or "openvino:bf16"."""
+    from ufuser.export.onnx_file import load_onnx, metadata_of  # needs the package onnx
 
     name, _, cpu_precision = engine.partition(":")
     path = find_model(model)
@@ -259,6 +259,7 @@ def _errors(workers: Sequence[Worker], folder: Path) -> dict[int, Error]:
 def _plain_export(checkpoint: Path, folder: Path) -> Path:
     """Export the network as trained, without rewrites."""
     from ufuser.export.exporter import trace
+    from ufuser.export.onnx_file import add_metadata
     from ufuser.train.checkpoint import load_model
 
     print("exporting the network without rewrites (a minute or two) …", file=sys.stderr, flush=True)

@@ -23,6 +23,7 @@ from ufuser.train.processes import SINGLE
 from ufuser.train.recipe import Recipe, load_recipe
 from ufuser.train.sections import EmmaRecipe
 from ufuser.train.setup import Setup
+from ufuser.train.split import Split
 from ufuser.train.trainer import Run, Trainer
 
 RECIPES = Path(train.__file__).parent / "recipes"
@@ -113,7 +114,7 @@ def test_every_recipe_trains_a_step(path: Path, project: Path, modules: dict[str
     args = argparse.Namespace(
         out=project / "out", pseudo=["mean"], teacher="lite", teacher_pictures=project / "teacher", **given
     )
-    setup = Setup(recipe, model, torch.device("cpu"), SINGLE, pairs, pairs, {})
+    setup = Setup(recipe, model, torch.device("cpu"), SINGLE, Split(pairs, pairs), {})
     objective = importlib.import_module(f"ufuser.train.objectives.{recipe.command}")
     task = objective.prepare(setup, recipe.objective, args)
     trainer = Trainer(Run(recipe, task, args.out, setup.device, resume=False), model)

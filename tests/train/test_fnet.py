@@ -113,7 +113,7 @@ def test_a_release_of_another_network_is_refused(
 ) -> None:
     words = ["import", str(reference / "fnet" / "FNet.pth"), "--out", str(tmp_path / "x.safetensors")]
     assert main([*words, "--model", "ufuser"]) == 2
-    assert "does not fit UFuser" in capsys.readouterr().err
+    assert "does not fit ufuser, but fnet: give --model fnet" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
