@@ -132,7 +132,7 @@ def run_training(args: argparse.Namespace) -> None:
         )
         run = Run(recipe, task, args.out, setup.device, args.resume, setup.processes, args.save_minutes)
         trainer = Trainer(run, setup.model)
-        if setup.split.is_drawn:
+        if setup.split.note:
             setup.print(setup.split.note)
             if setup.processes.is_first:
                 make_folder(args.out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,16 +27,11 @@ class Split:
     training: list[Pair]
     validation: list[Pair]
     note: str = ""
-    """Why the split was drawn; empty for a list."""
-
-    @property
-    def is_drawn(self) -> bool:
-        """Whether it was drawn rather than listed."""
-        return bool(self.note)
+    """How the split was made; empty if a list gives it as it stands."""
 
     def write(self, out: Path) -> None:
-        """Write a drawn split's names to the folder of the run, as a list for `--validation`."""
-        if self.is_drawn:
+        """Write the names to the folder of the run as a list for `--validation`, unless a list gave them."""
+        if self.note:
             write_bytes(out / LIST, "".join(f"{p.name}\n" for p in self.validation).encode())
 
 
@@ -49,11 +44,11 @@ def split_pairs(pairs: list[Pair], wanted: str | None, listed: Path | None, seed
         listed: the recipe's file; None if it names none.
         seed: of the draw.
 
-    A tenth is drawn without any file, and where the shipped list of RoadScene is the recipe's and none of its names is
-    in the data.
+    Without any file, a tenth is drawn. Of the shipped list of RoadScene, the names that are in the data are used; if
+    there are none, a tenth is drawn.
 
     Raises:
-        InputError: a file that cannot be read or names pairs that are not there; a side without pairs.
+        InputError: a file that cannot be read or names pairs that are not in the data; a side without pairs.
     """
     share = None if wanted is None else _share(wanted)
     if share is not None:
@@ -63,9 +58,16 @@ def split_pairs(pairs: list[Pair], wanted: str | None, listed: Path | None, seed
     if listed is None:
         return _drawn(pairs, SHARE, seed, "no validation list")
     names = _names(listed)
-    if names == _names(_SHIPPED_LIST) and not names & {p.name for p in pairs}:
+    present = names & {p.name for p in pairs}
+    if names != _names(_SHIPPED_LIST) or present == names:
+        return by_list(pairs, listed)
+    if not present:
         return _drawn(pairs, SHARE, seed, f"none of the pairs of {listed.name} is in the data")
-    return by_list(pairs, listed)
+    note = (
+        f"{len(present)} of the {len(names)} pairs of {listed.name} are in the data and are used for validation, "
+        f"listed in {LIST}"
+    )
+    return _split(pairs, present, listed, note)
 
 
 def by_list(pairs: list[Pair], path: Path) -> Split:
@@ -74,15 +76,18 @@ def by_list(pairs: list[Pair], path: Path) -> Split:
     absent = sorted(names - {p.name for p in pairs})
     if absent:  # a misspelt name would put its pair into training
         more = f" (and {len(absent) - 5} more)" if len(absent) > 5 else ""
-        raise InputError(f"{path} names pairs that are not there: {', '.join(absent[:5])}{more}")
-    kept = [p for p in pairs if p.name in names]
-    rest = [p for p in pairs if p.name not in names]
-    if not kept or not rest:
+        raise InputError(f"{path} names pairs that are not in the data: {', '.join(absent[:5])}{more}")
+    return _split(pairs, names, path)
+
+
+def _split(pairs: Sequence[Pair], names: Collection[str], path: Path, note: str = "") -> Split:
+    training = [p for p in pairs if p.name not in names]
+    validation = [p for p in pairs if p.name in names]
+    if not training or not validation:
         raise InputError(
-            f"{path} names {len(kept)} of the {len(pairs)} pairs: "
-            "expected at least one on each side of the split"
+            f"{path} names {len(validation)} of the {len(pairs)} pairs: expected at least one on each side of the split"
         )
-    return Split(rest, kept)
+    return Split(training, validation, note)
 
 
 def _drawn(pairs: Sequence[Pair], share: float, seed: int, why: str) -> Split:

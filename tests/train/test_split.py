@@ -29,7 +29,7 @@ def test_the_listed_pairs_are_kept_out_of_training(tmp_path: Path) -> None:
     split = by_list(pairs_of("a", "b b", "c"), listed)
     assert [p.name for p in split.training] == ["a"]
     assert [p.name for p in split.validation] == ["b b", "c"]
-    assert not split.is_drawn
+    assert not split.note
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_the_listed_pairs_are_kept_out_of_training(tmp_path: Path) -> None:
     [
         (b"", r"v\.txt names 0 of the 2 pairs"),
         (b"a\nb\n", r"v\.txt names 2 of the 2 pairs"),
-        (b"a\nbb\n", r"v\.txt names pairs that are not there: bb$"),
+        (b"a\nbb\n", r"v\.txt names pairs that are not in the data: bb$"),
         (b"\xff\xfe", r"v\.txt is not UTF-8"),
         (None, r"cannot read the validation list .*v\.txt"),
     ],
@@ -71,12 +71,15 @@ def test_a_split_is_drawn_by_the_seed(wanted: str | None, listed: Path | None, c
     assert split.validation != other.validation
 
 
-def test_the_shipped_list_must_fit_a_part_of_its_own_data() -> None:
+def test_the_shipped_list_is_used_as_far_as_its_pairs_are_there() -> None:
     known = SHIPPED.read_text(encoding="utf-8").split()
     assert [p.name for p in split_pairs(pairs_of("x", *known), None, SHIPPED, 1).training] == ["x"]
-    with pytest.raises(InputError, match="names pairs that are not there"):
-        split_pairs(pairs_of("x", *known[:3]), None, SHIPPED, 1)
-    with pytest.raises(InputError, match="names pairs that are not there"):  # given by the user
+    partly = split_pairs(pairs_of("x", *known[:3]), None, SHIPPED, 1)
+    assert {p.name for p in partly.validation} == set(known[:3])
+    assert partly.note.startswith(f"3 of the {len(known)} pairs of roadscene_validation.txt are in the data")
+    with pytest.raises(InputError, match="expected at least one on each side"):
+        split_pairs(pairs_of(*known[:3]), None, SHIPPED, 1)
+    with pytest.raises(InputError, match="names pairs that are not in the data"):  # given by the user
         split_pairs(pairs_of("x", "y"), str(SHIPPED), SHIPPED, 1)
 
 

@@ -121,7 +121,7 @@ def test_points(street: Path, quick_command: Command) -> None:
     assert said[0].startswith("visible 320x240, infrared 320x240: residual 0.0")
     assert said[0].endswith("-> c.json")
     # 160 / tan(26.5 degrees) * 0.08 m * (1/5 - 1/30): nothing is assumed, so nothing is said to be.
-    assert said[-3] == "parallax with both pictures meeting at 30 m (--distance):"
+    assert said[-3] == "parallax with both pictures meeting at 30 m:"
     cells = dict(zip(said[-2].split()[1::2], said[-1].split()[1::2], strict=True))
     assert (cells["5"], cells["30"]) == ("4.3", "0.0")
 
@@ -154,7 +154,7 @@ def test_points_reports_assumptions_and_outliers(street: Path, quick_command: Co
     assert "note: point 11 is " in done.stdout
     assert off(Calibration.load(street / "c.json")) < 0.05
     done = quick_command("calibrate", "points", "--points", "clicks.csv", *SIZES, "--out", "c.json")
-    assert "meeting far away (--distance), assuming 50 degrees across" in done.stdout
+    assert "meeting far away (give their distance with --distance), assuming 50 degrees across" in done.stdout
     assert "cameras 6 cm apart (--baseline)" in done.stdout
 
 
@@ -173,7 +173,7 @@ def test_board(tmp_path: Path, quick_command: Command) -> None:
     assert calibration.residual is not None
     assert calibration.residual.rms < 0.3
     assert "board found in 6 pairs; lenses alone 0." in done.stdout
-    assert "parallax with both pictures meeting at 5 m (--distance):\n" in done.stdout
+    assert "parallax with both pictures meeting at 5 m:\n" in done.stdout
 
 
 def test_refine_and_check(street: Path, quick_command: Command) -> None:

@@ -56,6 +56,19 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_folders_are_not_written_to_the_name_of_a_file(
+    files: Path, quick_command: Command, max_model: Path
+) -> None:
+    for side in ("ir", "vi"):
+        (files / side).mkdir()
+        (files / f"{side}.png").rename(files / side / "a.png")
+    before = listing(files)
+    for name in ("out.mp4", "out.png"):
+        done = quick_command("fuse", "--ir", "ir", "--vi", "vi", "--out", name, "--model", max_model)
+        _refused(done, f"--out {name}", "is the name of a file", "expected a folder")
+    assert listing(files) == before
+
+
 def listing(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
 

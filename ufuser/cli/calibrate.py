@@ -247,10 +247,10 @@ def _parallax(calibration: Calibration, fov: float | None) -> str:
         baseline = _BASELINE
         assumed.append(f"cameras {_BASELINE * 100:g} cm apart (--baseline)")
     met = calibration.distance_m
-    where = "far away" if met is None else f"at {met:g} m"
+    where = "far away (give their distance with --distance)" if met is None else f"at {met:g} m"
     assuming = f", assuming {' and '.join(assumed)}" if assumed else ""
     rows = table(focal, baseline, math.inf if met is None else met)
-    return f"parallax with both pictures meeting {where} (--distance){assuming}:\n{rows}"
+    return f"parallax with both pictures meeting {where}{assuming}:\n{rows}"
 
 
 def _sources(

@@ -25,13 +25,13 @@ from ufuser.runtime.console import print_json
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.frame import Frame, FusedFrame
 from ufuser.runtime.fuser import Fuser
-from ufuser.runtime.images import depth_kept
+from ufuser.runtime.images import READABLE, depth_kept
 from ufuser.runtime.options import FuserOptions
 from ufuser.runtime.outputs import check_outputs, of_sink, of_source
 from ufuser.runtime.progress import Progress
 from ufuser.runtime.sinks import FolderSink, ImageSink, Sink, SinkContext, VideoSink, finished
 from ufuser.runtime.sinks.opening import open_sink
-from ufuser.runtime.sources import VideoSource, frames
+from ufuser.runtime.sources import VIDEOS, VideoSource, frames
 from ufuser.runtime.telemetry import Durations
 from ufuser.runtime.thermal.still import is_raw, tone_mapped
 from ufuser.runtime.uri import Uri
@@ -182,6 +182,10 @@ def _open_sink(inputs: Inputs, target: Uri) -> Sink:
     if inputs.kind == "image":
         return ImageSink(out)
     if inputs.kind == "folder":
+        if out.suffix.lower() in (*READABLE, *VIDEOS) and not out.is_dir():
+            raise InputError(
+                f"out={out} is the name of a file, but the inputs are folders: expected a folder", "out"
+            )
         return FolderSink(out, ".png", named_by_source=True)
     fps = inputs.rates[1]
     if fps is None and isinstance(inputs.vi, VideoSource):

@@ -142,8 +142,9 @@ def _summary(report: dict[str, Any]) -> str:
     ]
     for name, side in (("infrared", "ir"), ("visible", "vi")):
         at = report["cameras"][side]
+        stalls = "1 stall" if at["stalls"] == 1 else f"{at['stalls']} stalls"
         lines.append(
-            f"  {name:<9} {at['frames']} frames, {at['fps']:.1f} fps, {at['stalls']} stalls, "
+            f"  {name:<9} {at['frames']} frames, {at['fps']:.1f} fps, {stalls}, "
             f"{at['reconnects']} reconnects, {at['uri']}"
         )
     lines.append(
