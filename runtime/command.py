@@ -48,6 +48,14 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
         self.add_argument(VERBOSE, action="store_true", help="also show messages and warnings of libraries")
 
+    def parse_known_args(
+        self, args: Any = None, namespace: Any = None
+    ) -> Any:  # by the parser of a command, too
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:  # here, so that the message names the help of that command
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
+
     def error(self, message: str) -> NoReturn:
         self.exit(BAD_INPUT, f"error: {message} (see {self.prog} --help)\n")
 

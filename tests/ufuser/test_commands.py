@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ufuser.cli import COMMANDS
+from ufuser.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -150,3 +150,19 @@ def test_scripts_with_former_names(name: str) -> None:
     done = run(code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: ufuser {name} ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["bench compare a.json b.json", "fuse --ir a --vi b --out c", "calibrate offset --ir a --vi b"],
+)
+def test_an_unknown_option_names_the_help_of_its_command(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*words.split(), "--limit", "3"])
+    assert ended.value.code == 2
+    command = " ".join(words.split()[: 1 if words.startswith("fuse") else 2])
+    assert (
+        capsys.readouterr().err == f"error: unrecognized arguments: --limit 3 (see ufuser {command} --help)\n"
+    )
