@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ufuser.runtime.errors import InputError
-
 if TYPE_CHECKING:
+    from ufuser.runtime.errors import InputError
     from ufuser.runtime.fuser import Fuser
     from ufuser.runtime.streaming.session import stream
 
@@ -24,6 +23,10 @@ def __getattr__(name: str) -> Any:
         from ufuser.runtime.fuser import Fuser
 
         return Fuser
+    if name == "InputError":
+        from ufuser.runtime.errors import InputError
+
+        return InputError
     if name == "stream":
         from ufuser.runtime.streaming.session import stream
 
