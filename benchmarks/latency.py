@@ -28,7 +28,7 @@ from ufuser.benchmarks.operators import operator_times
 from ufuser.benchmarks.quality.command import listed_names
 from ufuser.benchmarks.quality.folder import match, read_sources
 from ufuser.benchmarks.results import Error, Latency, Results
-from ufuser.benchmarks.sizes import Size, as_text, parse_sizes
+from ufuser.benchmarks.sizes import Size, as_text, parse_counts, parse_sizes, parse_threads
 from ufuser.benchmarks.worker import COMPILED, EAGER, PEERS, PLAIN, SIMPLE, Spec, spec_argument
 from ufuser.runtime.command import Parser, file_path
 from ufuser.runtime.errors import InputError
@@ -93,8 +93,8 @@ def get_parser(prog: str) -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and write. Raises InputError."""
-    sizes, threads = parse_sizes(args.sizes), _counts("--threads", args.threads)
-    batches = _counts("--batches", args.batches)
+    sizes, threads = parse_sizes(args.sizes), parse_threads(args.threads)
+    batches = parse_counts("--batches", args.batches)
     if args.rounds < 1 or args.pairs < 1:
         raise InputError("--rounds and --pairs: expected at least 1")
     check_outputs(
@@ -282,13 +282,6 @@ def _pairs(ir: Path | None, vi: Path | None, listed: Path | None, most: int, siz
     sources = [read_sources(pair) for pair in matched[:most]]
     scaled = [[cv2.resize(x, (width, height)) for x in side] for side in zip(*sources, strict=True)]
     return np.array(scaled, np.uint8)
-
-
-def _counts(option: str, text: str) -> list[int]:
-    parts = text.split(",")
-    if not all(p.isdecimal() and int(p) >= 1 for p in parts):
-        raise InputError(f"{option} {text}: expected whole numbers of at least 1, such as 1,2")
-    return list(dict.fromkeys(int(p) for p in parts))
 
 
 def _print(found: Sequence[Latency]) -> None:

@@ -28,9 +28,8 @@ from ufuser.benchmarks.results import (
     read,
     write,
 )
-from ufuser.benchmarks.sizes import as_text
+from ufuser.benchmarks.sizes import as_text, parse_threads
 from ufuser.runtime.command import Parser, file_path
-from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable
 from ufuser.runtime.outputs import check_outputs
 
@@ -242,13 +241,11 @@ def get_parser(prog: str) -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print. Returns 0; raises InputError for bad input."""
-    if not all(part.isdecimal() and int(part) > 0 for part in args.threads.split(",")):
-        raise InputError(f"--threads {args.threads}: expected whole numbers of at least 1, such as 1,2")
+    counts = parse_threads(args.threads)
     check_outputs({"json": args.json}, args.results)
     measured = merge([read(path) for path in args.results]) if args.results else None
     if args.json:
         require_writable(args.json)
-    counts = [int(part) for part in args.threads.split(",")]
     convolution = [peak for threads in counts for peak in convolution_peaks(threads, args.seconds)]
     copying = [copy_peak(threads, args.seconds) for threads in counts]
     for peak in convolution:

@@ -28,7 +28,7 @@ def load(model: Path) -> ModelProto:
     try:
         return onnx.load(str(model), load_external_data=False)
     except Exception as e:  # protobuf and onnx raise unrelated classes
-        raise InputError(f"{model} is not an ONNX file: {str(e).strip().splitlines()[0][:200]}") from None
+        raise InputError(f"{model} is not an ONNX file: {first_line(e)}") from None
 
 
 def with_shapes(model: ModelProto, batch: int, height: int, width: int) -> GraphProto:
@@ -120,7 +120,7 @@ def _inferred(model: ModelProto, size: Shape) -> ModelProto:
     try:
         return shape_inference.infer_shapes(model, data_prop=True, strict_mode=True)
     except shape_inference.InferenceError as e:
-        reason = str(e).strip().splitlines()[0][:300]
+        reason = first_line(e)
         raise InputError(f"shapes cannot be inferred at {'x'.join(map(str, size))}: {reason}") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.limits import require_threads
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -21,6 +22,22 @@ def parse_size(text: str, multiple: int = 8) -> Size:
 def parse_sizes(text: str, multiple: int = 8) -> list[Size]:
     """Parse sizes separated by commas, without duplicates."""
     return list(dict.fromkeys(parse_size(part, multiple) for part in text.split(",")))
+
+
+def parse_counts(option: str, text: str) -> list[int]:
+    """Parse whole numbers of at least 1 separated by commas, without duplicates. Raises InputError."""
+    parts = text.split(",")
+    if not all(p.isdecimal() and len(p) < 10 and int(p) >= 1 for p in parts):
+        raise InputError(f"{option} {text}: expected whole numbers of at least 1, such as 1,2")
+    return list(dict.fromkeys(int(p) for p in parts))
+
+
+def parse_threads(text: str) -> list[int]:
+    """Parse thread counts separated by commas. Raises InputError."""
+    counts = parse_counts("--threads", text)
+    for count in counts:
+        require_threads(count)
+    return counts
 
 
 def as_text(size: Size) -> str:

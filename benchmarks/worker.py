@@ -184,7 +184,7 @@ def spec_argument(spec: Spec) -> str:
 
 def main(argv: list[str]) -> int:
     """Entry point. An InputError is answered as {"error": …}."""
-    from ufuser.runtime.errors import InputError
+    from ufuser.runtime.errors import InputError, first_line
     from ufuser.runtime.processes import become_worker
 
     become_worker()
@@ -197,7 +197,7 @@ def main(argv: list[str]) -> int:
     except RuntimeError as e:  # most often a missing C++ compiler
         if spec.kind != COMPILED:
             raise
-        _send({"error": f"torch.compile failed (it needs a C++ compiler): {str(e).strip().splitlines()[0]}"})
+        _send({"error": f"torch.compile failed (it needs a C++ compiler): {first_line(e)}"})
         return 2
     return 0
 

@@ -21,8 +21,9 @@ from ufuser.export.fnet_parts import FEATURES, PARTS
 from ufuser.export.onnx_file import load_onnx, metadata_of
 from ufuser.runtime.engines import Image
 from ufuser.runtime.engines.operators import require_no_control_flow
-from ufuser.runtime.errors import InputError
+from ufuser.runtime.errors import InputError, first_line
 from ufuser.runtime.fuser import Fuser
+from ufuser.runtime.limits import require_threads
 from ufuser.runtime.models import find_model
 from ufuser.runtime.shapes import SMALLEST
 
@@ -63,8 +64,8 @@ def explain(model: str | Path, ir: NDArray[Any], vi: NDArray[Any], threads: int 
     Raises:
         InputError: a model without parts, or pictures that `Fuser` refuses.
     """
-    if threads is not None and threads < 1:
-        raise InputError(f"threads={threads}: expected 1 or more", argument="threads")
+    if threads is not None:
+        require_threads(threads)
     path = find_model(model)
     engine = PartsEngine(path, threads)
     learnt = _learnt(path, engine.metadata)
@@ -116,7 +117,7 @@ class PartsEngine:
                 proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as e:  # the bindings raise a class per status code, all derived from Exception alone
-            reason = str(e).strip().splitlines()[0][:200]
+            reason = first_line(e)
             raise InputError(f"{model} cannot be loaded by ONNX Runtime: {reason}") from None
         self.found: dict[str, NDArray[Any]] = {}
         """The last run's inner tensors by name."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ufuser.runtime.errors import InputError
-from ufuser.runtime.images import as_float, read_grey
+from ufuser.runtime.images import as_float, read_grey, read_names
 from ufuser.runtime.shapes import MULTIPLE
 from ufuser.runtime.thermal.still import read_infrared
 from ufuser.train.data import Pair, find_pairs
@@ -135,10 +135,7 @@ def pairs_in(folder: Path, names: Path | None) -> list[Pair]:
     pairs = find_pairs(folder)
     if names is None:
         return pairs
-    try:
-        wanted = {line.strip() for line in names.read_text(encoding="utf-8").splitlines()} - {""}
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f"cannot read the list {names}: {e}") from None
+    wanted = set(read_names(names))
     absent = sorted(wanted - {pair.name for pair in pairs})
     if absent or not wanted:
         raise InputError(

@@ -16,6 +16,7 @@ from ufuser.runtime.engines import ENGINES
 from ufuser.runtime.engines.profiles import Extent
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable
+from ufuser.runtime.limits import require_threads
 from ufuser.runtime.outputs import check_outputs, folders_of
 
 if TYPE_CHECKING:
@@ -78,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
     from ufuser.export.comparison import Tolerance, compare_all, open_contender
     from ufuser.export.fidelity import pairs_in, real_samples, synthetic_samples
 
-    if args.threads is not None and args.threads < 1:
-        raise InputError(f"threads={args.threads}: expected 1 or more", argument="threads")
+    if args.threads is not None:
+        require_threads(args.threads)
     if args.list is not None and args.pairs is None:
         raise InputError("expected --pairs too, the folder whose pairs it names", argument="list")
     if args.heatmap is not None and args.heatmap.suffix.lower() != ".png":

@@ -104,8 +104,8 @@ def _filter(replacements: Mapping[str, str]) -> Filter:
 
 
 KNOWN = Credentials()
-"""Those of this process. It is the one global of the package: a secret must be removed from texts of every origin,
-such as a library's error in a thread of its own, and a process never unlearns one."""
+"""Those of this process. It is global because a secret must be removed from texts of every origin, such as a
+library's error in another thread."""
 
 
 def secrets_in(text: str) -> Iterator[tuple[str, str]]:

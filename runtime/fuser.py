@@ -15,7 +15,6 @@ from ufuser.runtime.color import luma, with_chroma_of
 from ufuser.runtime.engines import Engine, EngineFailureError, HasProfiles, Image, open_engine
 from ufuser.runtime.engines.profiles import Profile
 from ufuser.runtime.errors import InputError
-from ufuser.runtime.limits import require_threads
 from ufuser.runtime.models import AUTO, find_model, fitting
 from ufuser.runtime.shapes import MULTIPLE, SMALLEST
 
@@ -67,8 +66,6 @@ class Fuser:
         Raises:
             InputError: the model or engine is unknown, the engine is not installed, or the file is no fusion model.
         """
-        if threads is not None:
-            require_threads(threads)
         if model == AUTO:
             model = fitting(engine)
         path = find_model(model)

@@ -19,6 +19,7 @@ from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
 from ufuser.runtime.limits import read_picture_file, require_pixels
 from ufuser.runtime.quiet import NATIVE
+from ufuser.runtime.structs import read_text
 
 READABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm")
 WRITABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -28,6 +29,15 @@ _DEPTHS: dict[str, tuple[type, ...]] = {
     ".tiff": (np.uint8, np.uint16, np.float32),
 }
 _JPEG_QUALITY = 95
+
+
+def read_names(path: Path) -> list[str]:
+    """Stems of a text file, one per line; the suffix of a picture is dropped, empty lines are skipped.
+
+    Raises InputError for a file that cannot be read, is too large or is no text.
+    """
+    lines = (line.strip() for line in read_text(path, "text").splitlines())
+    return [Path(line).stem if Path(line).suffix.lower() in READABLE else line for line in lines if line]
 
 
 def read_image(path: Path, grey: bool = False) -> NDArray[Any]:

@@ -29,6 +29,7 @@ _WORDS = {
     "object": "a table",
     "null": "nothing",
 }
+_LONG_NUMBER = re.compile(rb"[0-9]{1000,}")
 DecHook = Callable[[type, Any], Any]
 
 
@@ -53,11 +54,6 @@ def convert(
         raise InputError(f"{where}: {_explained(str(e), kind, values)}") from None
     except RecursionError:
         raise InputError(f"{where}: nested too deeply") from None
-
-
-def load_toml(path: Path, kind: type[T], dec_hook: DecHook | None = None) -> T:
-    """A TOML file as a struct. Raises InputError for a file that cannot be read, is no TOML or does not fit."""
-    return convert(read_toml(path), kind, str(path), dec_hook)
 
 
 def load_json(path: Path, kind: type[T], dec_hook: DecHook | None = None) -> T:
@@ -92,6 +88,9 @@ def read_json(path: Path) -> Any:
 
 def parse_json(text: str | bytes, where: str) -> Any:
     """The value of a JSON text. Raises InputError for anything else; `where` begins its message."""
+    digits = _LONG_NUMBER.search(text.encode(errors="replace") if isinstance(text, str) else text)
+    if digits:  # Python does not even print such a number
+        raise InputError(f"{where} is not JSON that can be read: a number of {len(digits[0])} digits")
     try:
         return msgspec.json.decode(text)
     except RecursionError:
@@ -110,6 +109,8 @@ def read_text(path: Path, language: str) -> str:
         if size > LARGEST_TEXT:
             raise InputError(f"{path} has {size} bytes: expected a {language} file of at most {LARGEST_TEXT}")
         return path.read_text(encoding="utf-8-sig")
+    except InputError:
+        raise
     except UnicodeDecodeError:
         raise InputError(f"{path} is not {language}: its text is not UTF-8") from None
     except (OSError, ValueError) as e:  # ValueError: a path with a NUL

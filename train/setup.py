@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.limits import require_threads
 
 from .checkpoint import digest, find_checkpoint, load_weights, read_initial
 from .data import Example, Pair, find_pairs, tone_mapped_pairs
@@ -91,8 +92,7 @@ def prepared(args: argparse.Namespace, command: str) -> Iterator[Setup]:
     torch.manual_seed(recipe.seed)
     model = _network(recipe, path)
     if args.threads is not None:
-        if args.threads < 1:
-            raise InputError(f"threads={args.threads}: expected at least 1", "threads")
+        require_threads(args.threads)
         torch.set_num_threads(args.threads)
     check_out(args.out, args.resume)
     listed = path.parent / recipe.data.validation if recipe.data.validation else None

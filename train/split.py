@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import write_bytes
+from ufuser.runtime.images import read_names
 
 from .data import Pair
 from .recipe import RECIPES
@@ -54,12 +55,14 @@ def split_pairs(pairs: list[Pair], wanted: str | None, listed: Path | None, seed
     if share is not None:
         return _drawn(pairs, share, seed, f"validation={wanted}")
     if wanted is not None:
+        if not wanted:
+            raise InputError("validation='': expected a file of names, or a share", "validation")
         return by_list(pairs, Path(wanted))
     if listed is None:
         return _drawn(pairs, SHARE, seed, "no validation list")
-    names = _names(listed)
+    names = set(read_names(listed))
     present = names & {p.name for p in pairs}
-    if names != _names(_SHIPPED_LIST) or present == names:
+    if names != set(read_names(_SHIPPED_LIST)) or present == names:
         return by_list(pairs, listed)
     if not present:
         return _drawn(pairs, SHARE, seed, f"none of the pairs of {listed.name} is in the data")
@@ -72,7 +75,7 @@ def split_pairs(pairs: list[Pair], wanted: str | None, listed: Path | None, seed
 
 def by_list(pairs: list[Pair], path: Path) -> Split:
     """Those named in the list, one stem a line, are for validation only. Raises InputError."""
-    names = _names(path)
+    names = set(read_names(path))
     absent = sorted(names - {p.name for p in pairs})
     if absent:  # a misspelt name would put its pair into training
         more = f" (and {len(absent) - 5} more)" if len(absent) > 5 else ""
@@ -112,13 +115,3 @@ def _share(wanted: str) -> float | None:
             f"validation={wanted}: expected a file of names, or a share above 0 and below 1", "validation"
         )
     return share
-
-
-def _names(path: Path) -> set[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as e:
-        raise InputError(f"cannot read the validation list {path}: {e.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"the validation list {path} is not UTF-8 text") from None
-    return {line.strip() for line in lines} - {""}

@@ -10,10 +10,11 @@ from pathlib import Path
 from ufuser.benchmarks.names import named_models
 from ufuser.benchmarks.quality import ssim, table
 from ufuser.benchmarks.quality.baselines import BASELINES
-from ufuser.benchmarks.quality.folder import SUFFIXES, Fuse, Options, holds_raw_counts, match, means, measure
+from ufuser.benchmarks.quality.folder import Fuse, Options, holds_raw_counts, match, means, measure
 from ufuser.runtime.command import Parser, file_path
 from ufuser.runtime.errors import InputError
 from ufuser.runtime.files import require_writable, write_bytes
+from ufuser.runtime.images import read_names
 from ufuser.runtime.outputs import check_outputs
 
 
@@ -95,15 +96,8 @@ def _claim(name: str, taken: dict[str, Path], option: str) -> None:
 
 
 def listed_names(path: Path) -> list[str]:
-    """File stems from a list of names with or without suffix; empty lines are skipped."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"--list was given {path}, which cannot be read ({error}); a text file of names is expected:"
-            " check the path"
-        ) from error
-    names = [Path(line).stem if Path(line).suffix.lower() in SUFFIXES else line for line in lines if line]
+    """The names of a `--list`, at least one. Raises InputError."""
+    names = read_names(path)
     if not names:
         raise InputError(f"--list was given {path}, which holds no names; one name per line is expected")
     return names

@@ -23,7 +23,6 @@ from ufuser.runtime.images import as_uint8, read_image
 from ufuser.runtime.pairer import Pairer
 from ufuser.runtime.pairing import SIDES, PairingConfig, Side
 from ufuser.runtime.sources import Cameras, Source, Status, frames, kind_of, pictures_in
-from ufuser.runtime.streaming.supervisor import describe
 from ufuser.runtime.thermal import ThermalPipeline
 
 _FIRST = 10.0
@@ -230,4 +229,4 @@ def _read(
                     raise InputError(reading.detail)
     except Exception as e:  # a driver or a plug-in may raise anything
         if not stop.is_set():
-            inbox.put(e if isinstance(e, InputError) else InputError(f"{cameras.name(side)}: {describe(e)}"))
+            inbox.put(e if isinstance(e, InputError) else schemes.as_input_error(e, cameras.name(side)))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ufuser.runtime.engines.operators import require_no_control_flow
 from ufuser.runtime.engines.profiles import Profile
 from ufuser.runtime.errors import InputError
+from ufuser.runtime.limits import require_threads
 
 Image = NDArray[np.float32]
 
@@ -128,6 +129,8 @@ def open_engine(
     Raises:
         InputError: the engine is unknown, it or its provider is not installed, or it cannot load the file.
     """
+    if threads is not None:
+        require_threads(threads)
     if name == AUTO:
         name = fastest_installed(model)
     if cpu_precision != "fp32" and name != "openvino":

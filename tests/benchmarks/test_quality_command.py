@@ -149,7 +149,7 @@ def _nothing(folder: Path) -> None:
         (_other_size, [], ["56x40", "56x48", "one size", "b.png"]),
         (_garbage, [], ["b.bmp", "cannot be read as a picture", "10 bytes"]),
         (_nothing, ["--fused", "nameless"], ["nameless", "NAME=DIR"]),
-        (_nothing, ["--list", "{folder}/missing"], ["--list", "missing"]),
+        (_nothing, ["--list", "{folder}/missing"], ["cannot read", "missing", "no such file"]),
         (_nothing, ["--csv", "{folder}/missing/out.csv"], ["cannot write", "there is no folder"]),
     ],
 )
